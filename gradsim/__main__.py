@@ -1,0 +1,6 @@
+"""``python -m gradsim``."""
+
+from gradsim.cli import main
+
+if __name__ == "__main__":
+    main()

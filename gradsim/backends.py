@@ -1,0 +1,128 @@
+"""Who executes a block: here, threads of this process.
+
+Kernels release the interpreter's lock, so threads that each take a piece of a block scale without a threading layer of
+Numba's, and a chain's numbers cannot depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gradsim.experiment import Experiment
+    from gradsim.kernels.cpu import DenseEngine
+    from gradsim.plan import Block, Plan
+
+    Arrays = dict[str, NDArray[np.float32]]
+
+__all__ = ["LocalBackend"]
+
+#: What a piece should take: long against handing it over, short against a block, so that threads end together.
+PIECE_SECONDS = 0.25
+
+
+class LocalBackend:
+    """Blocks on threads of this process.
+
+    Parameters
+    ----------
+    threads : int
+        How many pieces are worked on at once.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def prepare(self, plan: Plan) -> None:
+        """Compile the kernels of a plan, or load them: no chain of a single weight is simulated.
+
+        In the calling thread, so that a signal is heard meanwhile.
+        """
+        from gradsim.chain import Chain
+        from gradsim.kernels.cpu import DenseEngine
+
+        e = plan.experiment
+        DenseEngine(Chain(width=1, depth=1, gain=1.0), e.seed, e.dtype, e.quantities).run(0, 0)
+
+    def blocks(
+        self, plan: Plan, blocks: Iterable[Block], stop: threading.Event
+    ) -> Generator[tuple[Block, Arrays], None, None]:
+        """Simulate blocks and hand each over, in their order.
+
+        Parameters
+        ----------
+        plan : Plan
+        blocks : iterable of Block
+        stop : threading.Event
+            Once set, what is not finished is dropped within about a second and the iteration ends.
+
+        Yields
+        ------
+        Block, dict of ndarray
+            Every quantity recorded, float32, one row a chain.
+        """
+        work = _Work(plan.experiment, stop)
+        waiting: deque[tuple[Block, list[Future[Arrays | None]]]] = deque()
+        source = iter(blocks)
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="gradsim") as pool:
+            try:
+                while True:
+                    # One block ahead of the one awaited: threads that finish early have something to do.
+                    while len(waiting) < 2 and (block := next(source, None)) is not None:
+                        pieces = self._pieces(block, plan.block_seconds(block))
+                        waiting.append((block, [pool.submit(work.piece, block, *piece) for piece in pieces]))
+                    if not waiting:
+                        return
+                    block, futures = waiting.popleft()
+                    parts = [future.result() for future in futures]
+                    if stop.is_set() and any(part is None for part in parts):
+                        return
+                    yield block, _join([part for part in parts if part is not None])
+            finally:
+                # Whoever stops listening, by an error or by leaving the loop, stops the threads too.
+                if waiting:
+                    stop.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _pieces(self, block: Block, seconds: float) -> list[tuple[int, int]]:
+        """Split a block into runs of chains (first, count)."""
+        wanted = max(self._threads, math.ceil(seconds / PIECE_SECONDS))
+        size = max(1, math.ceil(block.chains / wanted))
+        return [(first, min(size, block.stop - first)) for first in range(block.start, block.stop, size)]
+
+
+class _Work:
+    """The engines of an experiment's cells, made when their first piece is."""
+
+    def __init__(self, experiment: Experiment, stop: threading.Event) -> None:
+        self._experiment = experiment
+        self._stop = stop
+        self._engines: dict[int, DenseEngine] = {}
+
+    def _engine(self, cell: int) -> DenseEngine:
+        from gradsim.kernels.cpu import DenseEngine
+
+        if cell not in self._engines:
+            e = self._experiment
+            self._engines[cell] = DenseEngine(e.cells[cell], e.seed, e.dtype, e.quantities, e.streams)
+        return self._engines[cell]
+
+    def piece(self, block: Block, first: int, count: int) -> Arrays | None:
+        """Chains first .. first + count - 1 of the block's cell; None once stopped."""
+        if self._stop.is_set():
+            return None
+        return self._engine(block.cell).run(first, count, self._stop)
+
+
+def _join(parts: list[Arrays]) -> Arrays:
+    """Pieces of a block as one set of arrays."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,325 @@
+"""Which tests one cell undergoes, and their p-values before any adjustment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from gradsim.chain import Chain
+from gradsim.paired_increments import PairedIncrements
+from gradsim.significance import (
+    FloatArray,
+    binomial_p,
+    ks_distance,
+    ks_p,
+    mean_p,
+    normal_quantile,
+    spread_p,
+    variance_law,
+)
+from gradsim.theory.law import EXACT, Law
+
+AGREE, DISAGREE, APPROXIMATE = "agree", "disagree", "approximate"
+
+_POWER = 0.9
+_QUANTITY = "log_grad_norm"
+_CHAINS_AT_ONCE = 1024
+# Expected number of draws below which an atom of the law is not looked at.
+_RARE = 1e-3
+
+
+class Cell(Protocol):
+    """What a comparison needs of a result cell."""
+
+    @property
+    def chain(self) -> Chain: ...
+    @property
+    def chains(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def quantities(self) -> Iterable[str]: ...
+    @property
+    def log_grad_norm(self) -> Any: ...
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Test:
+    """One row of a comparison; NaN and None where something is unknown or not defined.
+
+    Attributes
+    ----------
+    quantity : str
+    layer : int or None
+        None for a test over all layers.
+    statistic : str
+        "mean", "variance", "ks", "deaths" or "increments".
+    theory, empirical, standard_error, z, p, p_adjusted : float
+    n : int
+        Sample size.
+    validity, source : str or None
+        Of the law.
+    verdict : str or None
+        "agree" or "disagree" for an exact law, "approximate" for another, None for a row that only describes.
+    """
+
+    quantity: str
+    layer: int | None
+    statistic: str
+    theory: float = math.nan
+    empirical: float = math.nan
+    standard_error: float = math.nan
+    z: float = math.nan
+    p: float = math.nan
+    p_adjusted: float = math.nan
+    n: int = 0
+    validity: str | None = None
+    source: str | None = None
+    verdict: str | None = None
+
+
+def rounding_tolerance(chain: Chain, dtype: str, values: FloatArray) -> FloatArray:
+    """How far rounding may move ln||g_l|| where the law has no spread.
+
+    A step g -> W^T g with dot products of n terms moves g by a vector of relative length at most about lambda
+    sqrt(n) u, u the unit roundoff, with rounding errors that are independent (Higham and Mary 2019, SIAM J.
+    Sci. Comput. 41, A2815); drawing and orthogonalising W and rounding the gain add as much again. The
+    tolerance is 4 eps sqrt(n) = 8 u sqrt(n) per layer, one layer more for the norm of g_L, all of one sign,
+    plus the spacing of the float32 in which the logarithm is stored.
+
+    Parameters
+    ----------
+    chain : Chain
+    dtype : str
+        Arithmetic of the chain.
+    values : array, shape (L+1,)
+        ln||g_l|| in the law.
+    """
+    layers = np.arange(chain.depth + 1, 0, -1.0)
+    arithmetic = 4.0 * float(np.finfo(dtype).eps) * math.sqrt(max(chain.widths)) * layers
+    return arithmetic + stored_spacing(values)
+
+
+def stored_spacing(values: FloatArray) -> FloatArray:
+    """Distance between neighbouring float32 at these values."""
+    return np.spacing(np.abs(values).astype(np.float32)).astype(np.float64)
+
+
+def tests_of(cell: Cell, law: Law | None) -> list[Test]:
+    if _QUANTITY not in cell.quantities:
+        return []
+    if law is None:
+        return _described(cell, Test(_QUANTITY, 0, ""))
+    blank = Test(_QUANTITY, 0, "", validity=law.validity, source=law.source)
+    if law.validity != EXACT:
+        return _approximate(cell, law, blank)
+    if math.isnan(law.mean[0]) or law.var is None:
+        return [*_described(cell, blank), _second_moment(cell, law, blank)]
+    if law.var[0] == 0.0:
+        return [*_without_spread(cell, law, blank), _deaths(cell, law, blank)]
+    return [
+        _mean(cell, law, blank),
+        _variance(cell, law, blank),
+        _ks(cell, law, blank),
+        _deaths(cell, law, blank),
+        _increments(cell, law, blank),
+    ]
+
+
+def _described(cell: Cell, blank: Test) -> list[Test]:
+    """Sample mean and variance, without theory."""
+    mean, var, n = _sample(cell)
+    error = math.sqrt(var / n) if n > 1 else math.nan
+    described = replace(blank, n=n)
+    return [
+        replace(described, statistic="mean", empirical=mean, standard_error=error),
+        replace(described, statistic="variance", empirical=var),
+    ]
+
+
+def _approximate(cell: Cell, law: Law, blank: Test) -> list[Test]:
+    """Deviations from an approximation: z in sampling errors, not a test."""
+    mean, variance = _described(cell, blank)
+    var = float(law.var[0]) if law.var is not None else math.nan
+    spread = var * math.sqrt(2.0 / (variance.n - 1)) if variance.n > 1 else math.nan
+    rows = [
+        _with_theory(mean, float(law.mean[0]), mean.standard_error),
+        _with_theory(variance, var, spread),
+        replace(_deaths(cell, law, blank), p=math.nan),
+    ]
+    return [replace(row, verdict=APPROXIMATE) if _says_something(row) else row for row in rows]
+
+
+def _says_something(row: Test) -> bool:
+    known = not math.isnan(row.theory) and not math.isnan(row.empirical)
+    return known and (row.statistic != "deaths" or row.theory > 0.0)
+
+
+def _second_moment(cell: Cell, law: Law, blank: Test) -> Test:
+    """E||g_0||^2 against its sample mean. Rare chains rule it, so that no test can be made of it."""
+    row = replace(blank, quantity="squared_grad_norm", statistic="mean")
+    if law.log_second_moment is None:
+        return row
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.exp(2.0 * np.asarray(cell.log_grad_norm[:, 0], dtype=np.float64))
+        theory = float(np.exp(law.log_second_moment[0]))
+        n = squared.size
+        error = float(squared.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        mean = float(squared.mean()) if n else math.nan
+    return replace(row, theory=theory, empirical=mean, standard_error=error, n=n)
+
+
+def _without_spread(cell: Cell, law: Law, blank: Test) -> list[Test]:
+    """Mean and variance under a law without spread; every kept trajectory must follow it within rounding at
+    every layer.
+    """
+    mean, var, n = _sample(cell)
+    tolerance = rounding_tolerance(cell.chain, cell.dtype, law.mean)
+    within = abs(mean - law.mean[0]) <= tolerance[0] and all(
+        bool(np.all(np.abs(logs - law.mean) <= tolerance)) for logs in _survivors(cell)
+    )
+    steady = not var > tolerance[0] ** 2
+    row = replace(blank, n=n)
+    return [
+        replace(row, statistic="mean", theory=law.mean[0], empirical=mean, verdict=_judge(within, n)),
+        replace(row, statistic="variance", theory=0.0, empirical=var, verdict=_judge(steady, n - 1)),
+    ]
+
+
+def _judge(holds: bool, n: int) -> str | None:
+    return None if n < 1 else AGREE if holds else DISAGREE
+
+
+def _mean(cell: Cell, law: Law, blank: Test) -> Test:
+    mean, _, n = _sample(cell)
+    row = replace(blank, statistic="mean", theory=float(law.mean[0]), n=n)
+    if n == 0 or law.var is None:
+        return row
+    row = _with_theory(replace(row, empirical=mean), row.theory, math.sqrt(law.var[0] / n))
+    cdf = law.mean_cdf(mean, n)
+    return replace(row, p=mean_p(row.z, None if cdf is None else float(cdf)))
+
+
+def _variance(cell: Cell, law: Law, blank: Test) -> Test:
+    _, var, n = _sample(cell)
+    cumulants = law.cumulants
+    assert law.var is not None
+    row = replace(blank, statistic="variance", theory=float(law.var[0]), n=n)
+    if n < 2 or cumulants is None:
+        return row
+    stored = float(stored_spacing(law.mean[:1])[0] ** 2 / 12.0)
+    spread, third = variance_law(n, cumulants[:, 0])
+    error = math.sqrt(spread)
+    expected = row.theory + stored
+    return replace(
+        row,
+        empirical=var,
+        standard_error=error,
+        z=(var - expected) / error,
+        p=spread_p(var, expected, spread, third, lambda excess: n * law.outliers(math.sqrt(n * excess))),
+    )
+
+
+def _ks(cell: Cell, law: Law, blank: Test) -> Test:
+    row = replace(blank, statistic="ks")
+    logs = np.asarray(cell.log_grad_norm[:, 0], dtype=np.float64)
+    sample = np.sort(logs[np.isfinite(logs)])
+    if sample.size == 0:
+        return row
+    margin = stored_spacing(sample) / 2.0
+    if law.atom() * sample.size > _RARE:
+        # Beside an atom the least rounding moves the distribution function by a jump.
+        margin = margin + rounding_tolerance(cell.chain, cell.dtype, law.mean)[0]
+    edges = law.cdf(np.stack([sample - margin, sample + margin]))
+    if edges is None:
+        return replace(row, n=sample.size)
+    distance = ks_distance(sample, edges[0], edges[1])
+    return replace(row, empirical=distance, n=sample.size, p=ks_p(distance, sample.size))
+
+
+def _deaths(cell: Cell, law: Law, blank: Test) -> Test:
+    """Chains without a finite ln||g_0|| against P(dead): where the law knows no death, none may be missing
+    for any reason.
+    """
+    n, p = cell.chains, float(law.p_dead[0])
+    dead = n - alive(cell)
+    row = replace(blank, statistic="deaths", theory=p, empirical=dead / n if n else math.nan, n=n)
+    if n == 0:
+        return row
+    if p == 0.0:
+        return replace(row, verdict=DISAGREE if dead else AGREE) if law.validity == EXACT else row
+    error = math.sqrt(p * (1.0 - p) / n)
+    return replace(_with_theory(row, p, error), p=binomial_p(dead, n, p))
+
+
+def _increments(cell: Cell, law: Law, blank: Test) -> Test:
+    """Pooled second moment of sums of two neighbouring standardised increments of ln||g||: 1 in the law."""
+    row = replace(blank, layer=None, statistic="increments", theory=1.0)
+    if law.increments is None:
+        return row
+    paired = PairedIncrements(law.increments)
+    total, chains = paired.squares(_survivors(cell))
+    n = chains * paired.count
+    if n == 0:
+        return row
+    expected, spread, third = paired.mean_square(stored_spacing(law.mean) ** 2 / 12.0)
+    error = math.sqrt(spread / n)
+
+    def outliers(excess: float) -> float:
+        # A single increment makes up a square by being sqrt 2 times as far out as the sum.
+        return chains * law.increment_outliers(math.sqrt(2.0 * n * excess))
+
+    return replace(
+        row,
+        empirical=total / n,
+        standard_error=error,
+        z=(total / n - expected) / error,
+        n=n,
+        p=spread_p(total / n, expected, error**2, third / n**2, outliers),
+    )
+
+
+def _with_theory(row: Test, theory: float, error: float) -> Test:
+    z = (row.empirical - theory) / error if error > 0.0 else math.nan
+    return replace(row, theory=theory, standard_error=error, z=z)
+
+
+def _sample(cell: Cell) -> tuple[float, float, int]:
+    """Mean, variance and number of the finite ln||g_0|| of all chains."""
+    mean, var, n = (float(cell.summary[f"{_QUANTITY}_{name}"][0]) for name in ("mean", "var", "count"))
+    return mean, var, int(n)
+
+
+def alive(cell: Cell) -> int:
+    return _sample(cell)[2] if _QUANTITY in cell.quantities else 0
+
+
+def _survivors(cell: Cell) -> Iterable[FloatArray]:
+    """Kept trajectories whose ln||g|| is finite at every layer, some at a time; shape (chains, L+1)."""
+    trajectories = cell.log_grad_norm
+    for first in range(0, trajectories.shape[0], _CHAINS_AT_ONCE):
+        logs = np.asarray(trajectories[first : first + _CHAINS_AT_ONCE], dtype=np.float64)
+        yield logs[np.isfinite(logs).all(axis=1)]
+
+
+def detectable_gain_error(cell: Cell, law: Law | None, level: float) -> float:
+    """The gain error that shifts the mean by enough standard errors; without spread, by twice the rounding
+    tolerance.
+    """
+    if law is None or law.validity != EXACT or law.var is None or math.isnan(law.mean[0]):
+        return math.nan
+    n = alive(cell)
+    if n == 0:
+        return math.nan
+    if law.var[0] == 0.0:
+        shift = 2.0 * float(rounding_tolerance(cell.chain, cell.dtype, law.mean)[0])
+    else:
+        quantiles = normal_quantile(1.0 - level / 2.0) + normal_quantile(_POWER)
+        shift = quantiles * math.sqrt(law.var[0] / n)
+    return math.expm1(shift / cell.chain.depth)

@@ -1,0 +1,46 @@
+"""``gradsim presets`` and ``gradsim bench``."""
+
+from __future__ import annotations
+
+import click
+
+from gradsim.commands.output import emit, emit_json
+from gradsim.commands.views import bench_table
+from gradsim.tables import Column, render
+
+__all__ = ["bench_command", "presets_command"]
+
+
+@click.command("presets", short_help="List the presets, or print one.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def presets_command(name: str | None, as_json: bool) -> None:
+    """List the presets, or print one as TOML."""
+    from gradsim.presets import list_presets, preset_path
+
+    if name is not None and as_json:
+        raise click.UsageError("--json lists the presets: leave out the name")
+    if name is not None:
+        emit(preset_path(name).read_text(encoding="utf-8").rstrip("\n"))
+        return
+    found = list_presets()
+    if as_json:
+        # No experiment makes a claim yet: the key is there so that scripts need not change.
+        emit_json([{"name": preset.name, "title": preset.title, "claim": None} for preset in found])
+        return
+    columns = (Column("preset"), Column("title", wraps=True))
+    emit(render(columns, [[[preset.name, preset.title]] for preset in found]))
+
+
+@click.command("bench", short_help="Time the kernels on this machine.")
+@click.option("--quick", is_flag=True, help="Fewer repetitions: seconds instead of a minute.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def bench_command(quick: bool, as_json: bool) -> None:
+    """Time the kernels on this machine, beside NumPy and beside the floor."""
+    from gradsim.microbench import run_microbench
+
+    document = run_microbench(quick)
+    if as_json:
+        emit_json(document)
+    else:
+        emit(bench_table(document))

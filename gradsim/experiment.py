@@ -1,0 +1,342 @@
+"""`Experiment`: a grid of chains and how to run it; TOML and JSON in, JSON and a hash out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, Final
+
+from gradsim.chain import Chain
+from gradsim.errors import ExperimentError, StorageError
+from gradsim.fields import Field, Value, check_keys, reject, show, unknown_key
+from gradsim.grid import MAX_CELLS, Table, count_cells, expand, override, parse_flag, read_axis, read_table
+from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, RUN_FIELDS, SETTING_DEFAULTS
+
+__all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "Experiment"]
+
+MAX_FILE_BYTES: Final = 1_000_000
+#: The experiment is kept as one attribute of a result file, which holds at most 64 KiB.
+MAX_JSON_BYTES: Final = 60_000
+
+_SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
+_LATER_KEYS: Final = ("claim", "expect")
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Experiment:
+    """A grid of chains, how many of each, and how to run them.
+
+    Parameters
+    ----------
+    chain : Chain, mapping or sequence of these, optional
+        One table of chain fields, in which a list or a range ``{"from": ..., "to": ..., "num": ...}`` is an
+        axis, or several such tables one after the other. Left out, the chain with all defaults.
+    chains : int
+        Chains per cell.
+    seed : int
+        0 to 2^64 - 1.
+    title, method, device, dtype, record, quantities, streams, block, keep
+        As in an experiment file; ``keep`` is the number of trajectories that record "summary" keeps.
+
+    Attributes
+    ----------
+    cells : tuple of Chain
+        One chain per cell, tables in order and within each the last axis varying fastest.
+    tables : tuple of dict
+        The tables, ranges written out; a list is an axis.
+
+    Raises
+    ------
+    ExperimentError
+        Naming the file, the key, the value and what is allowed.
+    """
+
+    title: str
+    seed: int
+    chains: int
+    method: str
+    device: str
+    dtype: str
+    record: str
+    quantities: tuple[str, ...]
+    streams: str
+    block: int | str
+    keep: int
+    tables: tuple[Table, ...]
+    cells: tuple[Chain, ...]
+
+    def __init__(
+        self,
+        chain: Chain | Mapping[str, Any] | Sequence[Chain | Mapping[str, Any]] | None = None,
+        *,
+        chains: int | None = None,
+        seed: int | None = None,
+        title: str | None = None,
+        method: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        record: str | None = None,
+        quantities: Sequence[str] | None = None,
+        streams: str | None = None,
+        block: int | str | None = None,
+        keep: int | None = None,
+        **unknown: object,
+    ) -> None:
+        for name in unknown:
+            raise unknown_key(name, ["chain", *_SETTINGS])
+        head = {"title": title, "seed": seed, "chains": chains}
+        run = {
+            "method": method,
+            "device": device,
+            "dtype": dtype,
+            "record": record,
+            "quantities": quantities,
+            "streams": streams,
+            "block": block,
+            "keep": keep,
+        }
+        document: dict[str, Any] = {name: value for name, value in head.items() if value is not None}
+        document["run"] = {name: value for name, value in run.items() if value is not None}
+        if chain is not None:
+            document["chain"] = chain
+        self._fill(document, {}, "")
+
+    @classmethod
+    def from_dict(
+        cls, document: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, source: str = ""
+    ) -> Experiment:
+        """Make an experiment from the content of an experiment file.
+
+        Parameters
+        ----------
+        document : mapping
+            Keys title, seed, chains, chain and run, as in a file.
+        overrides : mapping, optional
+            Chain fields and settings that replace those of the document: values, lists, or the text of flags.
+            A chain field is replaced in every table, and axes from here follow the table's own.
+        source : str
+            The file's name, for messages.
+        """
+        experiment = cls.__new__(cls)
+        experiment._fill(document, overrides or {}, source)
+        return experiment
+
+    @classmethod
+    def from_text(
+        cls, text: str, overrides: Mapping[str, Any] | None = None, source: str = "experiment"
+    ) -> Experiment:
+        """Make an experiment from the text of a TOML file; errors as in `from_toml`."""
+        try:
+            document = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            last = f"at line {len(text.splitlines())}, the end of the file"
+            reason = reason.replace("at end of document", last)
+            raise ExperimentError(f"{source}: not valid TOML: {reason}") from None
+        return cls.from_dict(document, overrides, source)
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> Experiment:
+        """Read an experiment file.
+
+        Raises
+        ------
+        ExperimentError
+            Where there is no such file, it is not TOML (the message says the line) or holds no experiment.
+        StorageError
+            Where the file cannot be read.
+        """
+        return cls.from_text(_read(path), overrides, str(path))
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        """Make the experiment that `to_json` wrote."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ExperimentError(f"not an experiment in JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise ExperimentError("not an experiment in JSON: it is no object")
+        return cls.from_dict(document)
+
+    def to_json(self) -> str:
+        """Return the experiment as JSON: every setting, and each table with its axes in order.
+
+        Ranges are written out; defaults that hold for every cell of a table follow the table's own fields.
+        """
+        document: dict[str, Any] = {name: getattr(self, name) for name in HEAD_FIELDS}
+        document["run"] = {name: getattr(self, name) for name in RUN_FIELDS}
+        document["chain"] = []
+        start = 0
+        for table in self.tables:
+            stop = start + count_cells(table)
+            document["chain"].append(table | _shared_defaults(table, self.cells[start:stop]))
+            start = stop
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, in hex, of what determines the numbers of a run apart from the count of chains.
+
+        That is the canonical fields of the cells in order, seed, method, device, dtype, record, streams and
+        quantities; title, chains, block and keep do not enter.
+        """
+        names = ("method", "device", "dtype", "record", "streams", "quantities")
+        content: dict[str, Any] = {name: getattr(self, name) for name in names}
+        content |= {"seed": str(self.seed), "cells": [chain.canonical() for chain in self.cells]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_json() == other.to_json() if isinstance(other, Experiment) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __repr__(self) -> str:
+        title = f"{self.title!r}, " if self.title else ""
+        return f"Experiment({title}cells={len(self.cells)}, chains={self.chains}, seed={self.seed})"
+
+    def _fill(self, document: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> None:
+        """Check everything and set the attributes; a frozen dataclass is filled once, here."""
+        table_overrides, setting_overrides = _read_overrides(overrides)
+        with _naming(source):
+            settings = SETTING_DEFAULTS | _read_settings(document) | setting_overrides
+            raw_tables = _raw_tables(document)
+        tables = []
+        for number, raw in enumerate(raw_tables, start=1):
+            place = "chain" if len(raw_tables) == 1 else f"chain {number}"
+            with _naming(source, place):
+                given = json.loads(raw.canonical()) if isinstance(raw, Chain) else raw
+                if not isinstance(given, Mapping):
+                    raise ExperimentError(f"{show(raw)} is not a table of chain fields")
+                tables.append((place, override(read_table(given), table_overrides)))
+        count = sum(count_cells(table) for _, table in tables)
+        if count > MAX_CELLS:
+            with _naming(source):
+                raise ExperimentError(f"the grid has {count} cells: an experiment has at most {MAX_CELLS}")
+        cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
+        self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
+        size = len(self.to_json().encode())
+        if size > MAX_JSON_BYTES:
+            with _naming(source):
+                text = (
+                    f"the experiment written out takes {size} bytes: at most {MAX_JSON_BYTES} fit into a file"
+                )
+                raise ExperimentError(f"{text}; split it, or use fewer tables and shorter axes")
+
+
+@contextmanager
+def _naming(*places: str) -> Iterator[None]:
+    """Put the file and the table before the message of an `ExperimentError`."""
+    try:
+        yield
+    except ExperimentError as error:
+        raise ExperimentError("".join(f"{place}: " for place in places if place) + str(error)) from None
+
+
+def _read(path: str | PathLike[str]) -> str:
+    """Return the text of an experiment file."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise ExperimentError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ExperimentError(f"{path}: this is a folder, not an experiment file") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ExperimentError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so no experiment file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ExperimentError(f"{path}: not text in UTF-8: an experiment is a TOML file") from None
+
+
+def _read_settings(document: Mapping[str, Any]) -> dict[str, Value]:
+    """Check the head and the run table of a document."""
+    for name in document:
+        if name in _LATER_KEYS:
+            raise ExperimentError(f"{name}: claims are not supported yet: leave out claim and expect")
+        if name not in ("chain", "run", *HEAD_FIELDS):
+            raise unknown_key(name, [*HEAD_FIELDS, "chain", "run"])
+    settings = {name: HEAD_FIELDS[name].normalise(document[name]) for name in HEAD_FIELDS if name in document}
+    run = document.get("run", {})
+    if not isinstance(run, Mapping):
+        raise ExperimentError(reject("run", run, "run is one table, [run]"))
+    with _naming("run"):
+        check_keys(run, RUN_FIELDS)
+        settings |= {name: RUN_FIELDS[name].normalise(value) for name, value in run.items()}
+    return settings
+
+
+def _raw_tables(document: Mapping[str, Any]) -> list[Any]:
+    """Return the chain tables of a document; one empty table where it has none."""
+    raw = document.get("chain", {})
+    if isinstance(raw, Chain | Mapping):
+        return [raw]
+    if not isinstance(raw, list | tuple) or not raw:
+        raise ExperimentError(
+            reject("chain", raw, "chain is a table [chain] or one or more tables [[chain]]")
+        )
+    if len(raw) > MAX_CELLS:
+        raise ExperimentError(
+            f"there are {len(raw)} chain tables: an experiment has at most {MAX_CELLS} cells"
+        )
+    return list(raw)
+
+
+def _read_overrides(overrides: Mapping[str, Any]) -> tuple[Table, dict[str, Value]]:
+    """Check overrides and part them into chain fields and settings."""
+    table: Table = {}
+    settings: dict[str, Value] = {}
+    for name, raw in overrides.items():
+        value = parse_flag(name, raw) if _is_text(raw) or name not in CHAIN_FIELDS | _SETTINGS else raw
+        if name in _SETTINGS:
+            settings[name] = _SETTINGS[name].normalise(value)
+        else:
+            table[name] = read_axis(CHAIN_FIELDS[name], value)
+    return table, settings
+
+
+def _is_text(raw: object) -> bool:
+    """Return whether an override is the text of a flag or of a repeated flag."""
+    return isinstance(raw, str) or (
+        isinstance(raw, list | tuple) and bool(raw) and all(isinstance(item, str) for item in raw)
+    )
+
+
+def _make_cells(table: Table, source: str, place: str) -> list[Chain]:
+    """Return the chains of one table; an error says at which values of the axes it arose."""
+    axes = [name for name, value in table.items() if isinstance(value, list)]
+    chains = []
+    for cell in expand(table):
+        values: dict[str, Any] = cell
+        try:
+            chains.append(Chain(**values))
+        except ExperimentError as error:
+            where = ", ".join(f"{name} = {show(cell[name])}" for name in axes)
+            with _naming(source, f"{place} at {where}" if where else place):
+                raise ExperimentError(str(error)) from None
+    return chains
+
+
+def _shared_defaults(table: Table, cells: Sequence[Chain]) -> dict[str, Any]:
+    """Return the fields that a table leaves out and that apply, with one value, to all of its cells."""
+    shared = {}
+    for name in CHAIN_FIELDS:
+        applies = {
+            "depth": "profile" not in table,
+            "negative_slope": all(chain.activation == "leaky_relu" for chain in cells),
+            "input_noise": all(chain.tied for chain in cells),
+        }
+        values = {getattr(chain, name) for chain in cells}
+        if name not in table and applies.get(name, True) and len(values) == 1 and values != {None}:
+            shared[name] = values.pop()
+    return shared

@@ -1,0 +1,128 @@
+"""How kernels are compiled, in one place: decorators, the disk cache, and the scalar functions made jitable.
+
+Numba's disk cache does not notice that a callee in another file was edited, and does not heal a truncated entry.
+So the cache lives in a folder named by a hash of every kernel source and of the versions involved, and an entry
+that cannot be read is thrown away and compiled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba import types
+from numba.extending import overload, register_jitable
+
+from . import ops, rng
+
+# `contract` lets a multiply and an add fuse; unlike full fastmath it keeps NaN and infinity what they are.
+FASTMATH = {"contract"}
+_INLINED: dict[str, Any] = {"forceinline": True, "fastmath": FASTMATH, "error_model": "numpy"}
+
+
+def _fingerprint() -> str:
+    """Hash of the kernel sources and of every version that shapes the machine code."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
+    digest.update(repr(versions).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_directory() -> Path:
+    """Folder of compiled kernels: under the user's NUMBA_CACHE_DIR if set, else the user's cache, else temporary.
+
+    Returns
+    -------
+    Path
+        An existing, writable folder that belongs to these sources and versions alone.
+    """
+    roots = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
+    if "XDG_CACHE_HOME" in os.environ:
+        roots.append(Path(os.environ["XDG_CACHE_HOME"]) / "gradsim")
+    elif os.path.expanduser("~") != "~":
+        roots.append(Path(os.path.expanduser("~")) / ".cache" / "gradsim")
+    roots.append(Path(tempfile.gettempdir()) / f"gradsim-{os.getuid()}")
+    fingerprint = _fingerprint()
+    for root in roots:
+        folder = root / f"kernels-{fingerprint}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            return folder
+    return Path(tempfile.mkdtemp(prefix="gradsim-"))
+
+
+_CACHE = str(cache_directory())
+
+
+def _heal(dispatcher: Any) -> None:
+    """Make an unreadable cache entry a miss instead of an error."""
+    cache = dispatcher._cache
+    load = cache.load_overload
+
+    def load_or_forget(*args: Any) -> Any:
+        try:
+            return load(*args)
+        except Exception:  # whatever unpickling a damaged file raises: the entry is rebuilt
+            cache.flush()
+            return None
+
+    cache.load_overload = load_or_forget
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile for the CPU: no GIL, cached on disk, division by zero as IEEE has it."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _CACHE
+    try:
+        dispatcher = numba.njit(
+            nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=False
+        )(function)
+    finally:
+        numba.config.CACHE_DIR = before
+    _heal(dispatcher)
+    return dispatcher
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile as a part of the kernels that call it: inlined before typing, so compiled and optimised once.
+
+    Numba links and optimises a callee again in each caller; a tower of small functions would multiply the first compile.
+    """
+    return numba.njit(nogil=True, inline="always", fastmath=FASTMATH, error_model="numpy")(function)
+
+
+def _register(module: Any, dispatched: tuple[Any, ...] = ()) -> None:
+    """Let compiled code call the plain functions of `module`, inlined."""
+    for value in vars(module).values():
+        if callable(value) and getattr(value, "__module__", None) == module.__name__ and value not in dispatched:
+            register_jitable(**_INLINED)(value)
+
+
+def _choose_by_dtype(function: Any, single: Any, double: Any) -> None:
+    """Compile `function` as `single` where its last argument is a float32, else as `double`."""
+
+    @overload(function, jit_options=_INLINED, strict=False)
+    def choose(*args: Any) -> Any:
+        chosen = single if args[-1] == types.float32 else double
+        if len(args) == 2:
+            return lambda w, one: chosen(w)
+        return lambda r, a, one: chosen(r, a)
+
+
+_register(rng, tuple(function for function, _, _ in rng.BY_DTYPE))
+_register(ops)
+for _names in rng.BY_DTYPE:
+    _choose_by_dtype(*_names)

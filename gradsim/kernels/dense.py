@@ -1,0 +1,402 @@
+"""The dense CPU engine: every weight really drawn, forward and backward, in a loop that can stop anywhere.
+
+One call of `advance` works through a piece of a cell until its budget of weights is spent, then returns, so that the
+caller hears a signal at least once a second even in a chain that takes minutes; `progress` says where to go on. A
+feedforward chain regenerates each matrix from its key; a tied one draws its matrix once and keeps it.
+
+Vectors live as x 2^e (see `vectors`); logarithms are taken in float64. For the homogeneous activations this is exact
+at any scale. tanh works on the true value, except where all its arguments are so small that tanh z = z to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from . import draws, keys, ops, rng
+from .actions import (
+    backward_cost,
+    backward_part,
+    begin_backward,
+    begin_forward,
+    forward_cost,
+    forward_part,
+    store_part,
+)
+from .bits import keep_out_of_line
+from .compiling import kernel, part
+from .layout import (
+    ACTIVATION,
+    BACKWARD,
+    DRAW,
+    FINISH,
+    FORWARD,
+    GRAD,
+    GRAD_MAX,
+    ONES,
+    OUTER,
+    OUTER_ROWS,
+    RANDOM,
+    SCRATCH,
+    START,
+    STEPS,
+    STORED,
+    WEIGHT_GRAD,
+    D,
+    G,
+    H,
+    Z,
+)
+from .matrices import combine
+from .ops import LEAKY_RELU, LINEAR, RELU, TANH
+from .vectors import LN2, absolute_maximum, clear, copy, normalise, shift, sum_of_squares
+
+WEIGHT, BIAS, INPUT, OUTPUT, NOISE = keys.WEIGHT, keys.BIAS, keys.INPUT, keys.OUTPUT, keys.NOISE
+
+# tanh z = z to rounding below these powers of two: z^2 / 3 is under half a unit in the last place.
+TANH_LINEAR_32 = -13
+TANH_LINEAR_64 = -27
+
+
+@part
+def enter(progress, phase, layer):
+    """Go to the beginning of a phase."""
+    progress.phase = phase
+    progress.layer = layer
+    progress.unit = 0
+    progress.units = 0
+
+
+@part
+def next_units(progress, cost, budget):
+    """First and last of the next work units: a multiple of four within the budget, or all that are left."""
+    first = progress.unit
+    last = min(progress.units, first + max(budget // cost // 4 * 4, 4))
+    progress.unit = last
+    return first, last
+
+
+@kernel
+def set_key(key, cell, chain, layer, purpose):
+    """Point `key` at one stream."""
+    keep_out_of_line()
+    key[0], key[1], key[2], key[3] = rng.layer_key(cell[0], cell[1], cell[2], cell[3], chain, layer, purpose)
+
+
+@part
+def add_scaled(z, x, n, deviation, e):
+    """z 2^e += deviation x; returns the new exponent, large enough for both."""
+    own = math.frexp(deviation)[1]
+    if own > e:
+        shift(z, n, max(e - own, -2000))
+        e = own
+    factor = z.dtype.type(math.ldexp(deviation, max(-e, -2000)))
+    for i in range(n):
+        z[i] += factor * x[i]
+    return e
+
+
+@part
+def activate(spec, z, h, slopes, n, e):
+    """h = phi(z 2^e), slopes = phi'(z 2^e), for the activation's code; returns the exponent of h."""
+    if spec.activation == LINEAR:
+        copy(z, h, n)
+        return e
+    if spec.activation == RELU:
+        for i in range(n):
+            h[i], slopes[i] = ops.relu(np.float64(z[i]))
+        return e
+    if spec.activation == LEAKY_RELU:
+        for i in range(n):
+            h[i], slopes[i] = ops.leaky_relu(np.float64(z[i]), spec.slope)
+        return e
+    largest = absolute_maximum(z, n)
+    linear_below = TANH_LINEAR_32 if z.itemsize == 4 else TANH_LINEAR_64
+    if largest == 0.0 or e + math.frexp(largest)[1] < linear_below:
+        copy(z, h, n)
+        for i in range(n):
+            slopes[i] = 1
+        return e
+    factor = math.ldexp(1.0, min(e, 1000))
+    for i in range(n):
+        h[i], slopes[i] = ops.tanh(z[i] * factor)
+    return 0
+
+
+@part
+def record_state(spec, layers, progress, vectors, states, out, layer):
+    """Normalise h_l and write down its norm."""
+    n = layers[layer].width
+    h = vectors[H]
+    e, _, log_norm = normalise(h, n, progress.h_exponent)
+    clear(h, n)
+    progress.h_exponent = e
+    layers[layer].state_exponent = e
+    layers[layer].log_state = log_norm
+    out[ACTIVATION, progress.chain, layer] = log_norm
+    if spec.tied_gradient:
+        copy(h, states[layer], len(h))
+
+
+@part
+def record_gradient(layers, progress, vectors, out, layer):
+    """Normalise g_l and write down its norm and largest entry; returns ln ||g_l|| as held."""
+    n = layers[layer].width
+    g = vectors[G]
+    e, log_max, log_norm = normalise(g, n, progress.g_exponent)
+    clear(g, n)
+    progress.g_exponent = e
+    out[GRAD, progress.chain, layer] = log_norm + progress.g_offset
+    out[GRAD_MAX, progress.chain, layer] = log_max + progress.g_offset
+    return log_norm
+
+
+@part
+def start_backward(spec, layers, progress, vectors, key, cell, chain, out):
+    """g_L: uniform on the sphere, all ones, or h_L; then the backward pass."""
+    depth = spec.depth
+    n = layers[depth].width
+    g = vectors[G]
+    progress.g_exponent = 0
+    progress.g_offset = 0.0
+    if spec.output == RANDOM:
+        set_key(key, cell, chain, depth, OUTPUT)
+        draws.fill_gaussian(key, 0, g, n)
+        progress.g_offset = -0.5 * math.log(sum_of_squares(g, n))
+    elif spec.output == ONES:
+        for i in range(n):
+            g[i] = 1
+    else:
+        copy(vectors[H], g, n)
+        progress.g_exponent = progress.h_exponent
+    record_gradient(layers, progress, vectors, out, depth)
+    enter(progress, BACKWARD, depth)
+
+
+@part
+def start_chain(spec, layers, progress, vectors, states, squares, key, cell, chain, out):
+    """h_0 = input_scale times standard normals, then the forward pass; or g_L at once where nothing needs it."""
+    progress.pending = 0
+    progress.outer_exponent = -(2**62)
+    if spec.tied_gradient:
+        for i in range(squares.shape[1]):
+            clear(squares[OUTER, i], 0)
+    if not spec.forward:
+        start_backward(spec, layers, progress, vectors, key, cell, chain, out)
+        return
+    n = layers[0].width
+    h = vectors[H]
+    set_key(key, cell, chain, 0, INPUT)
+    draws.fill_gaussian(key, 0, h, n)
+    factor = h.dtype.type(spec.input_mantissa)
+    for i in range(n):
+        h[i] *= factor
+    progress.h_exponent = spec.input_exponent
+    record_state(spec, layers, progress, vectors, states, out, 0)
+    enter(progress, FORWARD, 1)
+
+
+@part
+def end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chain, out, layer):
+    """From z = W h to h_l: scale, bias, noise, activation, norm."""
+    n = layers[layer].width
+    z, scratch = vectors[Z], vectors[SCRATCH]
+    scale = z.dtype.type(layers[layer].mantissa)
+    for i in range(n):
+        z[i] *= scale
+    e = progress.h_exponent + layers[layer].exponent
+    if layers[layer].bias > 0:
+        set_key(key, cell, chain, 0 if spec.tied else layer, BIAS)
+        if spec.bias_is_uniform:
+            draws.fill_uniform(key, 0, scratch, n)
+        else:
+            draws.fill_gaussian(key, 0, scratch, n)
+        e = add_scaled(z, scratch, n, layers[layer].bias, e)
+    if spec.noise > 0:
+        set_key(key, cell, chain, layer, NOISE)
+        draws.fill_gaussian(key, 0, scratch, n)
+        e = add_scaled(z, scratch, n, spec.noise, e)
+    row = 0 if spec.activation == LINEAR else layer - 1
+    progress.h_exponent = activate(spec, z, vectors[H], slopes[row], n, e)
+    record_state(spec, layers, progress, vectors, states, out, layer)
+
+
+@part
+def take_slopes(spec, layers, progress, vectors, slopes, layer):
+    """d = phi'(z_l) g_l; returns ln ||d|| as held, NaN where phi' rounded to zero although the law's does not."""
+    n = layers[layer].width
+    d, g = vectors[D], vectors[G]
+    if spec.activation == LINEAR:
+        copy(g, d, n)
+    else:
+        own = slopes[layer - 1]
+        for i in range(n):
+            d[i] = own[i] * g[i]
+    clear(d, n)
+    squares = sum_of_squares(d, n)
+    if squares > 0.0:
+        return 0.5 * math.log(squares) + progress.g_exponent * LN2
+    if spec.activation == TANH and sum_of_squares(g, n) > 0.0:
+        return math.nan
+    return -math.inf
+
+
+@part
+def add_outer(layers, progress, vectors, states, squares, active, layer):
+    """Add the pending steps, of which `layer` is the last, to the tied weight gradient in its own exponent."""
+    pending = progress.pending
+    outer, scratch = squares[OUTER], vectors[SCRATCH]
+    n = len(outer)
+    # Step k is that of layer + pending - 1 - k; its partner is the state below it.
+    largest = progress.outer_exponent
+    for k in range(pending):
+        own = layer + pending - 1 - k
+        active[k] = layers[own].step_exponent + layers[own - 1].state_exponent
+        largest = max(largest, active[k])
+    down = max(progress.outer_exponent - largest, -2000)
+    for i in range(n):
+        shift(outer[i], n, down)
+    progress.outer_exponent = largest
+    for k in range(pending):
+        shift(vectors[STEPS + k], n, max(active[k] - largest, -2000))
+        active[k] = k
+    below = states[layer - 1 : layer - 1 + pending]
+    for i in range(n):
+        for k in range(pending):
+            scratch[pending - 1 - k] = vectors[STEPS + k, i]
+        combine(below, scratch, active, pending, outer[i], n)
+    progress.pending = 0
+
+
+@part
+def note_weight_gradient(spec, layers, progress, vectors, states, squares, active, out, layer, log_d):
+    """ln ||dLoss/dW_l|| = ln ||phi' g_l|| + ln ||h_{l-1}||, or one more step of a tied chain's total."""
+    if not spec.tied_gradient:
+        out[WEIGHT_GRAD, progress.chain, layer - 1] = log_d + progress.g_offset + layers[layer - 1].log_state
+        return
+    copy(vectors[D], vectors[STEPS + progress.pending], vectors.shape[1])
+    layers[layer].step_exponent = progress.g_exponent
+    progress.pending += 1
+    if progress.pending == OUTER_ROWS:
+        add_outer(layers, progress, vectors, states, squares, active, layer)
+
+
+@part
+def end_chain(spec, layers, progress, vectors, states, squares, active, out, layer, value):
+    """Close a chain: g_{layer-1} is `value` and, where that is -inf or NaN, so is all below; else layer is 1."""
+    chain = progress.chain
+    for below in range(layer - 1):
+        out[GRAD, chain, below] = value
+        out[GRAD_MAX, chain, below] = value
+        if not spec.tied_gradient:
+            out[WEIGHT_GRAD, chain, below] = value
+    if spec.tied_gradient:
+        if progress.pending > 0:
+            add_outer(layers, progress, vectors, states, squares, active, layer)
+        outer = squares[OUTER]
+        total = 0.0
+        for i in range(len(outer)):
+            total += sum_of_squares(outer[i], len(outer))
+        log_total = 0.5 * math.log(total) + progress.outer_exponent * LN2 + progress.g_offset
+        out[WEIGHT_GRAD, chain, 0] = math.nan if math.isnan(value) else (log_total if total > 0 else -math.inf)
+    enter(progress, FINISH, 0)
+
+
+@part
+def end_backward(spec, layers, progress, vectors, states, squares, active, out, layer):
+    """From W^T d to g_{l-1}: scale and norm; then the next layer, or the end."""
+    n = layers[layer - 1].width
+    g = vectors[G]
+    scale = g.dtype.type(layers[layer].mantissa)
+    for j in range(n):
+        g[j] *= scale
+    progress.g_exponent += layers[layer].exponent
+    log_norm = record_gradient(layers, progress, vectors, out, layer - 1)
+    if layer == 1 or not math.isfinite(log_norm):
+        end_chain(spec, layers, progress, vectors, states, squares, active, out, layer, log_norm)
+    else:
+        enter(progress, BACKWARD, layer - 1)
+
+
+@part
+def step_draw(spec, progress, vectors, squares, key, cell, chain, budget):
+    """Part of a tied chain's matrix; returns its cost."""
+    n = squares.shape[1]
+    progress.units = n
+    first, last = next_units(progress, n, budget)
+    set_key(key, cell, chain, 0, WEIGHT)
+    store_part(spec, vectors, squares, key, first, last)
+    if last == n:
+        enter(progress, START, 0)
+    return (last - first) * n
+
+
+@part
+def step_forward(spec, layers, progress, vectors, slopes, states, squares, active, key, cell, chain, out, budget):
+    """Part of one layer's forward pass; returns its cost."""
+    layer = progress.layer
+    rows, columns = layers[layer].width, layers[layer - 1].width
+    if progress.unit == 0:
+        progress.units = begin_forward(spec, vectors, active, rows, columns)
+    cost = forward_cost(spec, rows, columns)
+    first, last = next_units(progress, cost, budget)
+    set_key(key, cell, chain, layer, WEIGHT)
+    forward_part(spec, vectors, squares, active, key, rows, columns, first, last)
+    if last == progress.units:
+        end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chain, out, layer)
+        if layer < spec.depth:
+            enter(progress, FORWARD, layer + 1)
+        else:
+            start_backward(spec, layers, progress, vectors, key, cell, chain, out)
+    return (last - first) * cost + rows
+
+
+@part
+def step_backward(spec, layers, progress, vectors, slopes, states, squares, active, key, cell, chain, out, budget):
+    """Part of one layer's backward pass; returns its cost."""
+    layer = progress.layer
+    rows, columns = layers[layer].width, layers[layer - 1].width
+    if progress.unit == 0:
+        log_d = take_slopes(spec, layers, progress, vectors, slopes, layer)
+        if not math.isfinite(log_d):
+            end_chain(spec, layers, progress, vectors, states, squares, active, out, layer + 1, log_d)
+            return rows
+        note_weight_gradient(spec, layers, progress, vectors, states, squares, active, out, layer, log_d)
+        progress.units = begin_backward(spec, vectors, active, rows, columns)
+    cost = backward_cost(spec, rows, columns)
+    first, last = next_units(progress, cost, budget)
+    set_key(key, cell, chain, layer, WEIGHT)
+    backward_part(spec, vectors, squares, active, key, rows, columns, first, last)
+    if last == progress.units:
+        end_backward(spec, layers, progress, vectors, states, squares, active, out, layer)
+    return (last - first) * cost + columns
+
+
+@kernel
+def advance(memory, cell, first_chain, count, out, budget):
+    """Work through chains first_chain .. first_chain + count - 1 until they are done or the budget is spent.
+
+    `out` is (4, count, L + 1) float32, `budget` counts weights (about a nanosecond each in float32). Returns True when
+    the piece is complete. What was not asked for is left without meaning.
+    """
+    spec, layers, progress, vectors, slopes, states, squares, active, key = memory
+    while progress.chain < count and budget > 0:
+        chain = first_chain + progress.chain
+        if progress.phase == FORWARD:
+            budget -= step_forward(
+                spec, layers, progress, vectors, slopes, states, squares, active, key, cell, chain, out, budget
+            )
+        elif progress.phase == BACKWARD:
+            budget -= step_backward(
+                spec, layers, progress, vectors, slopes, states, squares, active, key, cell, chain, out, budget
+            )
+        elif progress.phase == DRAW:
+            budget -= step_draw(spec, progress, vectors, squares, key, cell, chain, budget)
+        elif progress.phase == START:
+            start_chain(spec, layers, progress, vectors, states, squares, key, cell, chain, out)
+            budget -= layers[0].width
+        else:
+            progress.chain += 1
+            enter(progress, DRAW if spec.action == STORED else START, 0)
+    return progress.chain == count

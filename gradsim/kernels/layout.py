@@ -1,0 +1,179 @@
+"""What a dense kernel is told about a chain, and the memory it works in.
+
+Kernels take NumPy records and few arrays: a record is one pointer to compiled code, where a tuple of arrays would be
+copied, reference by reference, at every call and compiled again in every function it passes through.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .draws import LANES, SPARE
+from .ops import ACTIVATION_CODES, LINEAR
+
+if TYPE_CHECKING:
+    from gradsim.chain import Chain
+
+# How a layer's matrix acts.
+DRAWN, REFLECTED, SCALED, STORED = range(4)
+GAUSSIAN, UNIFORM, RADEMACHER, ORTHOGONAL, IDENTITY = range(5)
+INIT_CODES = {
+    "gaussian": GAUSSIAN,
+    "uniform": UNIFORM,
+    "rademacher": RADEMACHER,
+    "orthogonal": ORTHOGONAL,
+    "identity": IDENTITY,
+}
+RANDOM, ONES, LOSS = range(3)
+OUTPUT_CODES = {"random": RANDOM, "ones": ONES, "loss": LOSS}
+
+# Quantities, as rows of the result.
+QUANTITY_ROWS = {"log_grad_norm": 0, "log_activation_norm": 1, "log_weight_grad_norm": 2, "log_grad_max": 3}
+GRAD, ACTIVATION, WEIGHT_GRAD, GRAD_MAX = range(4)
+
+START, DRAW, FORWARD, BACKWARD, FINISH = range(5)
+
+# Working vectors, rows of one array; from STEPS on, the steps a tied weight gradient still has to be given.
+H, Z, G, D, SCRATCH, STEPS = range(6)
+OUTER_ROWS = 16  # time steps whose outer products are added in one sweep over a tied weight gradient
+# Working matrices of a tied chain.
+MATRIX, TRANSPOSED, OUTER = range(3)
+
+SPEC = np.dtype(
+    [
+        ("action", np.int64),
+        ("tied", np.int64),
+        ("tied_gradient", np.int64),  # the total over time steps is wanted
+        ("init", np.int64),
+        ("activation", np.int64),
+        ("output", np.int64),
+        ("depth", np.int64),
+        ("forward", np.int64),  # something needs the forward pass
+        ("bias_is_uniform", np.int64),
+        ("input_exponent", np.int64),
+        ("input_mantissa", np.float64),
+        ("slope", np.float64),
+        ("noise", np.float64),
+    ],
+    align=True,
+)
+# One entry a layer, 0 .. L; scale = mantissa 2^exponent multiplies W_l. The last three are written by
+# the passes: the exponents of h_l and of phi' g_l as held, and ln ||h_l||.
+LAYER = np.dtype(
+    [
+        ("width", np.int64),
+        ("exponent", np.int64),
+        ("mantissa", np.float64),
+        ("bias", np.float64),
+        ("state_exponent", np.int64),
+        ("log_state", np.float64),
+        ("step_exponent", np.int64),
+    ],
+    align=True,
+)
+# Where a piece of work stands.
+PROGRESS = np.dtype(
+    [
+        ("chain", np.int64),  # offset of the chain at hand within the piece
+        ("phase", np.int64),
+        ("layer", np.int64),
+        ("unit", np.int64),  # work units of this layer's pass that are done
+        ("units", np.int64),  # how many it has
+        ("h_exponent", np.int64),
+        ("g_exponent", np.int64),
+        ("outer_exponent", np.int64),
+        ("pending", np.int64),  # steps not yet added to a tied weight gradient
+        ("g_offset", np.float64),  # ln of the factor between g as held and g
+    ],
+    align=True,
+)
+
+
+class Memory(NamedTuple):
+    """Arguments of a kernel call; N is the largest width, padded, `real` the chain's dtype."""
+
+    spec: Any  # a record of SPEC
+    layers: NDArray[Any]  # (L + 1,) of LAYER
+    progress: Any  # a record of PROGRESS
+    rows: NDArray[np.floating]  # (STEPS + OUTER_ROWS, N) real
+    slopes: NDArray[np.floating]  # (L, N) real: phi'(z_l); one row where phi is linear
+    states: NDArray[np.floating]  # (L + 1, N) real: h_l, for a tied weight gradient; else one row
+    squares: NDArray[np.floating]  # (3, n, n) real for a matrix that is kept; else (3, 1, 1)
+    active: NDArray[np.int64]  # (N,)
+    key: NDArray[np.uint32]  # (4,): the stream of the layer at hand
+
+
+def padded(width: int) -> int:
+    """Entries kept for a vector of this width: whole lanes, room for a last incomplete group of rows
+    and the blocks on their way that `draws` keeps at the end."""
+    return -(-width // LANES) * LANES + LANES + SPARE
+
+
+def _action(chain: Chain) -> int:
+    """How this chain's matrices act."""
+    if chain.init == "identity":
+        return SCALED
+    if chain.tied:
+        return STORED
+    return REFLECTED if chain.init == "orthogonal" else DRAWN
+
+
+def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
+    """The chain as a record of SPEC."""
+    spec = np.recarray(1, SPEC)[0]
+    wants_weight = "log_weight_grad_norm" in quantities
+    spec.action = _action(chain)
+    spec.tied = chain.tied
+    spec.tied_gradient = chain.tied and wants_weight
+    spec.init = INIT_CODES[chain.init]
+    spec.activation = ACTIVATION_CODES[chain.activation]
+    spec.output = OUTPUT_CODES[chain.output_gradient]
+    spec.depth = chain.depth
+    spec.forward = (
+        wants_weight
+        or "log_activation_norm" in quantities
+        or spec.activation != LINEAR
+        or chain.output_gradient == "loss"
+    )
+    spec.bias_is_uniform = chain.bias_law == "uniform"
+    spec.input_mantissa, spec.input_exponent = math.frexp(chain.input_scale)
+    spec.slope = chain.negative_slope
+    spec.noise = chain.input_noise
+    return spec
+
+
+def _layers(chain: Chain) -> NDArray[Any]:
+    """Widths, scales and biases as records of LAYER."""
+    layers = np.zeros(chain.depth + 1, LAYER)
+    widths = np.array(chain.widths, dtype=np.int64)
+    scales = np.array(chain.gains, dtype=np.float64)
+    if chain.init not in ("orthogonal", "identity"):
+        scales = scales / np.sqrt(widths[:-1])
+    layers["width"] = widths
+    layers["mantissa"][1:], layers["exponent"][1:] = np.frexp(scales)
+    layers["bias"][1:] = chain.biases
+    return layers
+
+
+def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory:
+    """Everything one thread needs for chains of this shape, at the beginning of a piece."""
+    spec, layers = _spec(chain, quantities), _layers(chain)
+    real, width, order = np.dtype(dtype), padded(max(chain.widths)), chain.widths[0]
+    progress = np.zeros(1, PROGRESS).view(np.recarray)[0]
+    progress.phase = DRAW if spec.action == STORED else START
+    kept = spec.action == STORED or spec.tied_gradient
+    return Memory(
+        spec=spec,
+        layers=layers,
+        progress=progress,
+        rows=np.zeros((STEPS + OUTER_ROWS, width), real),
+        slopes=np.empty((1 if spec.activation == LINEAR else chain.depth, width), real),
+        states=np.zeros((chain.depth + 1 if spec.tied_gradient else 1, width), real),
+        squares=np.zeros((3, order, order) if kept else (3, 1, 1), real),
+        active=np.zeros(width, np.int64),
+        key=np.zeros(4, np.uint32),
+    )

@@ -1,0 +1,274 @@
+"""The plan of a run: experiment -> cells -> blocks, with the memory, file size and time to expect."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, cast
+
+from gradsim.chain import Chain
+from gradsim.errors import ExperimentError
+from gradsim.experiment import Experiment
+from gradsim.memory import available_memory, format_bytes
+
+__all__ = ["LEAF", "MAX_BLOCKS", "Block", "CellPlan", "Plan", "plan"]
+
+#: Chains per leaf of the summary's tree; blocks begin and end on its multiples.
+LEAF: Final = 64
+MAX_BLOCKS: Final = 10_000
+MAX_BLOCKS_ASKED: Final = 1_000_000
+
+# Time a block should take, and the size its results should stay under, when the choice is ours.
+_BLOCK_SECONDS = 2.0
+_BLOCK_BYTES = 32 * 2**20
+#: Blocks held at once: one being made, one being written, one waiting.
+_BLOCKS_IN_FLIGHT = 3
+
+# What the kernels cost on one core of a current AVX-512 machine, in nanoseconds of float32 arithmetic.
+_NS_DRAWN = 0.75  # a weight drawn and multiplied, each pass
+_NS_USED = 0.05  # a stored weight multiplied
+_NS_ORTHOGONAL = 1.5  # per n^3: a Gaussian matrix made orthogonal
+_NS_UNIT = 3.0  # an activation with its derivative and its share of the norms, each pass
+_NS_UNIT_TANH = 12.0
+_NS_LAYER = 150.0  # keys, logarithms and calls, each pass
+_FLOAT64_FACTOR = 3.0
+
+# Bytes of a result file beside its trajectories: per cell, and per layer and quantity of its summary.
+_FILE_BYTES_CELL = 40_000
+_FILE_BYTES_LAYER = 16 * 8
+
+
+@dataclass(frozen=True)
+class Block:
+    """The unit of work: chains `start` to `stop` - 1 of one cell."""
+
+    cell: int
+    start: int
+    stop: int
+
+    @property
+    def chains(self) -> int:
+        """Number of chains."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """What one cell of an experiment takes.
+
+    Attributes
+    ----------
+    chain : Chain
+    chains : int
+        Chains to simulate.
+    block : int
+        Chains per block, a multiple of 64.
+    weights : int
+        Weights drawn per chain, once.
+    nanoseconds : float
+        Expected time of one chain on one core.
+    bytes_result : int
+        What one chain records.
+    bytes_memory : int
+        Working memory of the kernel, per thread.
+    bytes_file : int
+        Upper estimate of the cell's share of the result file.
+    """
+
+    chain: Chain
+    chains: int
+    block: int
+    weights: int
+    nanoseconds: float
+    bytes_result: int
+    bytes_memory: int
+    bytes_file: int
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks."""
+        return -(-self.chains // self.block)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment in blocks, with what it takes.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    threads : int
+    cells : tuple of CellPlan
+    blocks : tuple of Block
+        In the order of cells and chains.
+    bytes_memory : int
+        Memory the run needs beside the program itself.
+    bytes_file : int
+        Upper estimate of the result file's size.
+    seconds : float
+        Expected time on `threads` cores, compilation apart.
+    """
+
+    experiment: Experiment
+    threads: int
+    cells: tuple[CellPlan, ...]
+    blocks: tuple[Block, ...]
+    bytes_memory: int
+    bytes_file: int
+    seconds: float
+
+    def block_seconds(self, block: Block) -> float:
+        """Return the expected time of one block in seconds."""
+        return block.chains * self.cells[block.cell].nanoseconds * 1e-9 / self.threads
+
+
+def plan(experiment: Experiment, threads: int = 1, available: int | None = None) -> Plan:
+    """Cut an experiment into blocks and estimate what it takes.
+
+    Blocks are multiples of 64 chains except a cell's last. With ``block = "auto"`` they take about two
+    seconds each and number at most 10,000 in all; a given number of chains is rounded up to a multiple of 64.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    threads : int
+        Chains simulated at once.
+    available : int, optional
+        Bytes of memory to be had; by default what the system says.
+
+    Raises
+    ------
+    ExperimentError
+        Where the run needs more memory than is available, or a block size makes too many blocks.
+    """
+    cells = _cut(experiment, threads)
+    blocks = [
+        Block(index, start, min(start + cell.block, cell.chains))
+        for index, cell in enumerate(cells)
+        for start in range(0, cell.chains, cell.block)
+    ]
+    made = Plan(
+        experiment=experiment,
+        threads=threads,
+        cells=tuple(cells),
+        blocks=tuple(blocks),
+        bytes_memory=max(_bytes_needed(experiment, cell, threads) for cell in cells),
+        bytes_file=sum(cell.bytes_file for cell in cells),
+        seconds=sum(cell.chains * cell.nanoseconds for cell in cells) * 1e-9 / threads,
+    )
+    _check_memory(made, available_memory() if available is None else available)
+    return made
+
+
+def _cut(experiment: Experiment, threads: int) -> list[CellPlan]:
+    """Plan each cell; automatic blocks grow until there are few enough."""
+    asked = experiment.block
+    if isinstance(asked, int):
+        cells = [_plan_cell(experiment, chain, _round_up(asked)) for chain in experiment.cells]
+        count = sum(cell.block_count for cell in cells)
+        if count > MAX_BLOCKS_ASKED:
+            text = f"block = {asked} makes {count} blocks: at most {MAX_BLOCKS_ASKED}; use larger blocks"
+            raise ExperimentError(f'{text} or block = "auto"')
+        return cells
+    growth = 1
+    while True:
+        sizes = [_auto_block(experiment, chain, threads, growth) for chain in experiment.cells]
+        cells = [_plan_cell(experiment, *pair) for pair in zip(experiment.cells, sizes, strict=True)]
+        if sum(cell.block_count for cell in cells) <= max(MAX_BLOCKS, len(cells)):
+            return cells
+        growth *= 2
+
+
+def _auto_block(experiment: Experiment, chain: Chain, threads: int, growth: int) -> int:
+    """Return the chains per block that keep its time and its results near their targets."""
+    by_time = growth * _BLOCK_SECONDS * threads * 1e9 / _nanoseconds(chain, experiment.dtype)
+    by_size = growth * _BLOCK_BYTES / _bytes_result(experiment, chain)
+    whole_cell = _round_up(experiment.chains)
+    return max(LEAF, min(int(min(by_time, by_size, whole_cell)) // LEAF * LEAF, whole_cell))
+
+
+def _round_up(chains: int) -> int:
+    return -(-chains // LEAF) * LEAF
+
+
+def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
+    result = _bytes_result(experiment, chain)
+    kept = (
+        experiment.chains if experiment.record == "trajectories" else min(experiment.keep, experiment.chains)
+    )
+    layers = len(experiment.quantities) * (chain.depth + 1)
+    return CellPlan(
+        chain=chain,
+        chains=experiment.chains,
+        block=min(block, _round_up(experiment.chains)),
+        weights=_weights(chain),
+        nanoseconds=_nanoseconds(chain, experiment.dtype),
+        bytes_result=result,
+        bytes_memory=_bytes_kernel(chain, 4 if experiment.dtype == "float32" else 8),
+        bytes_file=kept * (result + 8) + layers * _FILE_BYTES_LAYER + _FILE_BYTES_CELL,
+    )
+
+
+def _weights(chain: Chain) -> int:
+    """Return the number of weights of a chain, counted once where they are tied."""
+    if chain.profile is not None:
+        return sum(a * b for a, b in zip(chain.profile, chain.profile[1:], strict=False))
+    square = cast(int, chain.width) ** 2
+    return square if chain.tied else square * chain.depth
+
+
+def _units(chain: Chain) -> int:
+    """Return the number of units over all layers but the input."""
+    return sum(chain.profile[1:]) if chain.profile is not None else cast(int, chain.width) * chain.depth
+
+
+def _widest(chain: Chain) -> int:
+    return max(chain.profile) if chain.profile is not None else cast(int, chain.width)
+
+
+def _nanoseconds(chain: Chain, dtype: str) -> float:
+    """Return the expected time of one chain, forward and backward, on one core."""
+    weights, passes = _weights(chain), 2
+    drawn = weights * _NS_DRAWN
+    if chain.init == "identity":
+        drawn = 0.0
+    elif chain.init == "orthogonal":
+        drawn += weights * _widest(chain) * _NS_ORTHOGONAL
+    products = drawn + passes * weights * chain.depth * _NS_USED if chain.tied else passes * drawn
+    unit = _NS_UNIT_TANH if chain.activation == "tanh" else _NS_UNIT
+    other = passes * (_units(chain) * unit + chain.depth * _NS_LAYER)
+    return (products + other) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
+
+
+def _bytes_kernel(chain: Chain, itemsize: int) -> int:
+    """Return the working memory of one thread: a chain's activations, and matrices where they are stored."""
+    matrices = 4 if chain.tied or chain.init == "orthogonal" else 0
+    return itemsize * ((chain.depth + 1) * _widest(chain) + matrices * _widest(chain) ** 2)
+
+
+def _bytes_result(experiment: Experiment, chain: Chain) -> int:
+    """Return the bytes one chain records: float32, one number a layer and quantity."""
+    columns = {"log_weight_grad_norm": 1 if chain.tied else chain.depth}
+    return 4 * sum(columns.get(name, chain.depth + 1) for name in experiment.quantities)
+
+
+def _bytes_needed(experiment: Experiment, cell: CellPlan, threads: int) -> int:
+    """Return the memory one cell needs: threads, blocks on their way to the file, and its summary."""
+    blocks = _BLOCKS_IN_FLIGHT * min(cell.block, cell.chains) * cell.bytes_result
+    kept = min(experiment.keep, cell.chains) * cell.bytes_result if experiment.record == "summary" else 0
+    # The tree of the summary holds one node of seven moments a level.
+    levels = 1 + math.ceil(math.log2(1 + cell.chains / LEAF))
+    summary = levels * 7 * 8 * (cell.bytes_result // 4)
+    return threads * cell.bytes_memory + blocks + kept + summary
+
+
+def _check_memory(made: Plan, available: int | None) -> None:
+    """Refuse a run larger than the memory, naming the cell that needs most."""
+    if available is None or made.bytes_memory <= available:
+        return
+    needs = [_bytes_needed(made.experiment, cell, made.threads) for cell in made.cells]
+    worst = needs.index(max(needs))
+    needed, left = format_bytes(made.bytes_memory), format_bytes(available)
+    text = f"this run needs {needed} of memory and {left} is available"
+    advice = "use a smaller width or depth, fewer threads or smaller blocks"
+    raise ExperimentError(f"{text} (cell {worst}: {made.cells[worst].chain!r}): {advice}")

@@ -1,0 +1,72 @@
+"""The presets: experiments that come with gradsim, by name."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradsim.errors import ExperimentError, GradsimError
+
+__all__ = ["Preset", "find_experiment", "list_presets", "preset_path"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset's name, title and file."""
+
+    name: str
+    title: str
+    path: Path
+
+    def text(self) -> str:
+        """Return the preset as TOML."""
+        return self.path.read_text(encoding="utf-8")
+
+
+def list_presets() -> list[Preset]:
+    """Return the presets, sorted by name."""
+    found = []
+    for path in sorted(_folder().glob("*.toml")):
+        title = tomllib.loads(path.read_text(encoding="utf-8")).get("title", "")
+        found.append(Preset(path.stem, title, path))
+    return found
+
+
+def preset_path(name: str) -> Path:
+    """Return the file of the preset `name`; an `ExperimentError` lists the presets there are."""
+    import difflib
+
+    names = [path.stem for path in sorted(_folder().glob("*.toml"))]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ExperimentError(f"there is no preset {name!r}{hint} (presets: {', '.join(names)})")
+    return _folder() / f"{name}.toml"
+
+
+def find_experiment(text: str) -> tuple[str, Path]:
+    """Return name and file of what the user calls an experiment: a TOML file, or else a preset.
+
+    What ends in ``.toml`` or contains a separator is a file; so is what names a file and no preset.
+
+    Raises
+    ------
+    ExperimentError
+        Where it is neither.
+    """
+    path = Path(text)
+    names = {preset.stem for preset in _folder().glob("*.toml")}
+    if path.suffix == ".toml" or len(path.parts) > 1 or (text not in names and path.exists()):
+        return path.stem, path
+    return text, preset_path(text)
+
+
+def _folder() -> Path:
+    """Return the folder of the presets: in an installed package, else in the checkout around it."""
+    for folder in (_PACKAGE / "_data" / "presets", _PACKAGE.parent / "data" / "presets"):
+        if folder.is_dir():
+            return folder
+    raise GradsimError(f"the presets are missing from {_PACKAGE}: install gradsim again")

@@ -1,0 +1,231 @@
+"""From plan to backend to store: runs an experiment, with progress and signals. No formulas.
+
+`run` writes a result file; `simulate` keeps one cell in memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from gradsim.errors import ExperimentError
+from gradsim.experiment import Experiment
+from gradsim.interruption import Signals
+from gradsim.plan import Block, Plan, plan
+from gradsim.progress import BarProgress, LineProgress, Progress
+from gradsim.provenance import available_threads, describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gradsim.chain import Chain
+    from gradsim.results import Cell, Results
+
+__all__ = ["check_threads", "progress_on", "run", "simulate"]
+
+MAX_THREADS = 1024
+#: Loading compiled kernels takes less than this, compiling them more.
+ANNOUNCE_AFTER_S = 2.0
+
+Arrays = Mapping[str, "NDArray[np.float32]"]
+
+
+def run(
+    experiment: Experiment,
+    path: str | PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: Progress | bool = False,
+) -> Results:
+    """Run an experiment into a result file and open it.
+
+    The file appears whole when the run is complete; until then an existing one stays as it is.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    path : path
+        The result file, HDF5.
+    resume : bool
+        Go on with what is there: a complete file of the same experiment is opened and nothing is run; where
+        nothing is there, the run starts.
+    overwrite : bool
+        Replace an existing file, once the run is complete.
+    threads : int, optional
+        Threads that simulate; by default as many as the process may use. Results do not depend on it.
+    progress : bool or Progress
+        Show progress on standard error.
+
+    Returns
+    -------
+    Results
+        To be closed, or used as a context manager.
+
+    Raises
+    ------
+    ExperimentError
+        For an experiment too large for the memory, or another experiment than the one to be resumed.
+    OutputExistsError
+        Where the file exists and neither `resume` nor `overwrite` is given.
+    StorageError
+        Where the folder is missing or not writable, or the disk is full.
+    RunInterrupted
+        A `KeyboardInterrupt`, on SIGINT, SIGTERM or SIGHUP; nothing half-written is left.
+    """
+    from gradsim.store import ResultWriter, is_complete, open_result
+
+    if resume and overwrite:
+        raise ExperimentError("resume and overwrite exclude each other: give one of them")
+    if resume and is_complete(path, experiment):
+        return open_result(path)
+    started = time.monotonic()
+    made = plan(experiment, check_threads(threads))
+    with (
+        _shown(progress) as shown,
+        Signals(lambda: _block_seconds_left(made, shown)) as signals,
+        ResultWriter(path, experiment, overwrite=overwrite, resume=resume) as writer,
+    ):
+        _simulate(made, writer.write, shown, signals)
+        signals.keep_going()
+        writer.finish(describe(made.threads, time.monotonic() - started))
+        signals.check(complete=True)
+    return open_result(path)
+
+
+def simulate(
+    chain: Chain,
+    chains: int = 4096,
+    seed: int = 0,
+    *,
+    dtype: str = "float32",
+    quantities: Sequence[str] | None = None,
+    streams: str = "independent",
+    threads: int | None = None,
+    progress: Progress | bool = False,
+) -> Cell:
+    """Simulate one cell in memory.
+
+    Parameters
+    ----------
+    chain : Chain
+    chains : int
+        How many are drawn.
+    seed : int
+        0 to 2^64 - 1.
+    dtype : str
+        "float32" or "float64", the arithmetic of the chain.
+    quantities : sequence of str, optional
+        What to record; everything by default.
+    streams : str
+        "independent", or "common" for the same weights in every cell of the same shapes.
+    threads : int, optional
+        Threads that simulate; by default as many as the process may use. Results do not depend on it.
+    progress : bool or Progress
+        Show progress on standard error.
+
+    Returns
+    -------
+    Cell
+        The same numbers as a cell of a result file.
+
+    Raises
+    ------
+    ExperimentError
+        For a value that is not allowed, or more than the memory holds.
+    RunInterrupted
+        A `KeyboardInterrupt`, on SIGINT, SIGTERM or SIGHUP.
+    """
+    from gradsim.results import Cell
+
+    experiment = Experiment(chain=chain, chains=chains, seed=seed, dtype=dtype, quantities=quantities, streams=streams)
+    made = plan(experiment, check_threads(threads))
+    parts: list[Arrays] = []
+
+    def keep(block: Block, arrays: Arrays) -> None:
+        parts.append(arrays)
+
+    with _shown(progress) as shown, Signals(lambda: _block_seconds_left(made, shown)) as signals:
+        _simulate(made, keep, shown, signals)
+    return Cell.in_memory(experiment, _joined(parts))
+
+
+def check_threads(threads: object) -> int:
+    """The number of threads to use; all that the process may use where None.
+
+    Raises
+    ------
+    ExperimentError
+        For anything but an integer from 1 to 1024.
+    """
+    if threads is None:
+        return min(available_threads(), MAX_THREADS)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise ExperimentError(f"threads = {threads!r} is not allowed: threads is an integer from 1 to {MAX_THREADS}")
+    return threads
+
+
+def progress_on(stream: Any) -> Progress:
+    """The progress that suits a stream: a bar on a terminal, lines elsewhere."""
+    return BarProgress() if stream.isatty() else LineProgress(stream)
+
+
+def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progress, signals: Signals) -> None:
+    """Execute the blocks of a plan and hand each to `take`."""
+    from gradsim.backends import LocalBackend
+
+    backend = LocalBackend(made.threads)
+    progress.begin(sum(cell.chains for cell in made.cells), made.seconds)
+    with _announcing(progress):
+        backend.prepare(made)
+    signals.patiently()
+    # Closed at once where the loop is left, so that no thread goes on working.
+    with closing(backend.blocks(made, made.blocks, signals.stop)) as blocks:
+        for block, arrays in blocks:
+            take(block, arrays)
+            progress.advance(block.chains, made.block_seconds(block))
+            signals.check()
+    signals.check()
+
+
+@contextmanager
+def _announcing(progress: Progress) -> Iterator[None]:
+    """Keep compilation out of the rate, and announce it where it is more than loading."""
+    progress.preparing()
+    announcement = threading.Timer(ANNOUNCE_AFTER_S, progress.compiling)
+    announcement.daemon = True
+    announcement.start()
+    try:
+        yield
+    finally:
+        announcement.cancel()
+        announcement.join()
+    progress.prepared()
+
+
+def _block_seconds_left(made: Plan, progress: Progress) -> float | None:
+    """Expected seconds until the block in work is finished."""
+    done = progress.meter.blocks
+    if done >= len(made.blocks):
+        return 0.0
+    return progress.meter.block_seconds_left(made.block_seconds(made.blocks[done]))
+
+
+def _shown(progress: Progress | bool) -> Progress:
+    if isinstance(progress, Progress):
+        return progress
+    return progress_on(sys.stderr) if progress else Progress()
+
+
+def _joined(parts: list[Arrays]) -> dict[str, NDArray[np.float32]]:
+    """The blocks of a cell as one array per quantity."""
+    import numpy as np
+
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,150 @@
+"""Plain-text tables, numbers and chains in words, for the command line. Nothing is computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from textwrap import wrap
+from typing import Any
+
+__all__ = ["WIDTH", "Column", "Row", "chain_in_words", "number", "render"]
+
+#: Columns a table is kept within.
+WIDTH = 100
+
+_GAP = "  "
+_NARROWEST = 12
+
+Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    heading : str
+    right : bool
+        Flush right.
+    wraps : bool
+        May be made narrower, its words then run on below, beside the group's other rows.
+    """
+
+    heading: str
+    right: bool = False
+    wraps: bool = False
+
+
+def render(
+    columns: Sequence[Column],
+    groups: Sequence[Sequence[Row]],
+    width: int = WIDTH,
+    style: Callable[[str], str] | None = None,
+) -> str:
+    """A table as text.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    groups : sequence of sequences of rows
+        Rows that belong together; a column that wraps is taken from the first of them.
+    width : int
+        Lines are kept within it as far as the columns that wrap allow.
+    style : callable, optional
+        Colours the last cell of a row.
+    """
+    widths = _fit(columns, [row for group in groups for row in group], width)
+    lines = [_line(columns, widths, [column.heading for column in columns])]
+    lines.append(_GAP.join("-" * size for size in widths))
+    for group in groups:
+        for cells in zip_longest(*_unfold(columns, widths, group), fillvalue=""):
+            styled = [*cells[:-1], style(cells[-1])] if style is not None and cells[-1] else list(cells)
+            lines.append(_line(columns, widths, styled))
+    return "\n".join(lines)
+
+
+def _fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[int]:
+    """The width of each column, the widest of those that wrap made narrower where the line is too long."""
+    widths = [max([len(column.heading), *(len(row[at]) for row in rows)]) for at, column in enumerate(columns)]
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    for at in sorted(range(len(columns)), key=lambda at: -widths[at]):
+        if columns[at].wraps and excess > 0:
+            taken = min(excess, max(0, widths[at] - _NARROWEST))
+            widths[at] -= taken
+            excess -= taken
+    return widths
+
+
+def _unfold(columns: Sequence[Column], widths: Sequence[int], group: Sequence[Row]) -> list[list[str]]:
+    """The lines of each column of a group."""
+    return [
+        wrap(group[0][at], widths[at], break_on_hyphens=False) if column.wraps else [row[at] for row in group]
+        for at, column in enumerate(columns)
+    ]
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
+    padded = [
+        cell.rjust(size) if column.right else cell.ljust(size)
+        for column, size, cell in zip(columns, widths, cells, strict=True)
+    ]
+    return _GAP.join(padded).rstrip()
+
+
+def number(value: float | str | None, digits: int = 4) -> str:
+    """A number for a table: fixed point where that reads well, scientific where not, ``-`` for none."""
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0 or 5 * 10.0**-digits <= abs(value) < 1e5:
+        return f"{value:.{digits}f}"
+    return f"{value:.{max(digits - 2, 1)}e}"
+
+
+def chain_in_words(chain: Mapping[str, Any]) -> str:
+    """A chain in a few words, such as ``relu n=64 L=50 he``, what is at its default left out.
+
+    Parameters
+    ----------
+    chain : mapping
+        Resolved fields, as `Chain.fields` gives them.
+    """
+    recurrent = chain["kind"] != "feedforward"
+    words = [chain["kind"]] if recurrent else []
+    words.append(chain["activation"])
+    if "negative_slope" in chain:
+        words.append(f"slope={chain['negative_slope']:g}")
+    if chain["init"] != "gaussian":
+        words.append(chain["init"])
+    if "profile" in chain:
+        words.append(f"n={_profile_in_words(chain['profile'])}")
+    else:
+        words += [f"n={chain['width']}", f"{'T' if recurrent else 'L'}={chain['depth']}"]
+    words.append(chain["gain_name"] or _setting("gain", chain["gain"]))
+    if chain["bias"] != 0.0:
+        words.append(_setting("bias", chain["bias"]))
+    if chain["input_scale"] != 1.0:
+        words.append(_setting("input_scale", chain["input_scale"]))
+    if chain.get("input_noise"):
+        words.append(_setting("input_noise", chain["input_noise"]))
+    if chain["output_gradient"] != "random":
+        words.append(f"g_L={chain['output_gradient']}")
+    return " ".join(words)
+
+
+def _setting(name: str, value: float | None) -> str:
+    """A number by its name; where it differs by layer there is none."""
+    return f"{name} by layer" if value is None or math.isnan(value) else f"{name}={value:.6g}"
+
+
+def _profile_in_words(widths: Sequence[int]) -> str:
+    if len(widths) <= 6:
+        return ",".join(map(str, widths))
+    ends = ",".join(map(str, widths[:3])), ",".join(map(str, widths[-2:]))
+    return f"{ends[0]},..,{ends[1]} L={len(widths) - 1}"

@@ -1,0 +1,97 @@
+"""`Prediction`: a chain and what theory says about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradsim.chain import Chain
+from gradsim.documents import json_ready
+from gradsim.theory.law import Law
+from gradsim.theory.special import FloatArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What theory says about ln||g_l||, l = 0..L, of a chain; NaN and None where no law is known.
+
+    Attributes
+    ----------
+    chain : Chain
+    law : Law or None
+        The law the prediction comes from.
+    """
+
+    chain: Chain
+    law: Law | None
+
+    @property
+    def mean(self) -> FloatArray:
+        """Mean of ln||g_l|| given survival, shape (L+1,); NaN where unknown."""
+        return np.full(self.chain.depth + 1, math.nan) if self.law is None else self.law.mean
+
+    @property
+    def var(self) -> FloatArray | None:
+        """Variance of ln||g_l|| given survival, shape (L+1,), or None."""
+        return None if self.law is None else self.law.var
+
+    @property
+    def log_second_moment(self) -> FloatArray | None:
+        """ln E||g_l||^2, dead chains counting as 0, shape (L+1,), or None."""
+        return None if self.law is None else self.law.log_second_moment
+
+    @property
+    def p_dead(self) -> FloatArray | None:
+        """Probability that g_l is exactly zero, shape (L+1,), or None."""
+        return None if self.law is None else self.law.p_dead
+
+    @property
+    def rate(self) -> float:
+        """Asymptotic growth of ln||g|| per layer going backward; NaN where unknown or not defined."""
+        return math.nan if self.law is None else self.law.rate
+
+    @property
+    def validity(self) -> str | None:
+        """ "exact", "leading order" (in 1/width), "mean field" (width to infinity), or None without a law."""
+        return None if self.law is None else self.law.validity
+
+    @property
+    def source(self) -> str | None:
+        """Where the law comes from, and for an approximation the order of its error."""
+        return None if self.law is None else self.law.source
+
+    def cdf(self, x: npt.ArrayLike, layer: int = 0) -> FloatArray | None:
+        """P(ln||g_layer|| <= x) given survival, shape of `x`; None where the law does not give it.
+
+        Raises
+        ------
+        IndexError
+            If there is no such layer.
+        """
+        if not 0 <= layer <= self.chain.depth:
+            raise IndexError(f"layer {layer} is outside 0..{self.chain.depth}")
+        return None if self.law is None else self.law.cdf(x, layer)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One cell of the document that ``gradsim theory --json`` prints; p_dead is that of layer 0."""
+        predictions = [] if self.law is None else [self._row(self.law)]
+        document = {"chain": self.chain.fields(), "predictions": predictions}
+        ready: dict[str, Any] = json_ready(document)
+        return ready
+
+    def _row(self, law: Law) -> dict[str, Any]:
+        return {
+            "quantity": "log_grad_norm",
+            "layer": list(range(self.chain.depth + 1)),
+            "mean": law.mean,
+            "var": law.var,
+            "log_second_moment": law.log_second_moment,
+            "p_dead": float(law.p_dead[0]),
+            "rate": law.rate,
+            "validity": law.validity,
+            "source": law.source,
+        }

@@ -1,0 +1,70 @@
+"""The one place that finds a law from a chain's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from gradsim.chain import Chain
+from gradsim.theory import linear, mean_field, recurrent, relu
+from gradsim.theory.law import Law
+from gradsim.theory.prediction import Prediction
+
+LAWS: Mapping[str, Callable[[Chain], Law | None]] = MappingProxyType(
+    {
+        "gaussian-linear": linear.gaussian_linear,
+        "orthogonal-linear": linear.orthogonal_linear,
+        "identity-linear": linear.identity_linear,
+        "symmetric-linear": linear.symmetric_linear,
+        "gaussian-relu": relu.gaussian_relu,
+        "orthogonal-relu": relu.orthogonal_relu,
+        "gaussian-leaky": relu.gaussian_leaky,
+        "orthogonal-leaky": relu.orthogonal_leaky,
+        "symmetric-rectifier": relu.symmetric_rectifier,
+        "identity-relu": relu.identity_relu,
+        "recurrent-gaussian-linear": recurrent.gaussian_linear,
+        "recurrent-orthogonal-linear": recurrent.orthogonal_linear,
+        "mean-field-tanh": mean_field.mean_field_tanh,
+    }
+)
+"""Every law by name; each returns None for a chain it does not hold for, and at most one holds for any chain.
+"""
+
+
+def find(chain: Chain) -> Law | None:
+    """The law of a chain's backpropagated gradient, or None where none is known.
+
+    Parameters
+    ----------
+    chain : Chain
+    """
+    # A loss gradient depends on the weights, and a gain of 0 leaves nothing to predict.
+    if chain.output_gradient == "loss" or not chain.gains.all():
+        return None
+    for law_of in LAWS.values():
+        law = law_of(chain)
+        if law is not None:
+            return law
+    return None
+
+
+def predict(chain: Chain) -> Prediction:
+    """What theory says about the backpropagated gradient of a chain.
+
+    Parameters
+    ----------
+    chain : Chain
+
+    Returns
+    -------
+    Prediction
+        Its ``validity`` is None, and its numbers are NaN or None, where no law is known.
+
+    Examples
+    --------
+    >>> import gradsim
+    >>> prediction = gradsim.predict(gradsim.Chain(activation="linear", width=64, depth=50, gain=1.0))
+    >>> prediction.validity, round(prediction.mean[0], 4)
+    ('exact', -0.3927)
+    """
+    return Prediction(chain, find(chain))

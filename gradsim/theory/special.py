@@ -1,0 +1,345 @@
+"""Distributions of sums of independent logarithms: their cumulants, moments of complex order, and
+distribution functions.
+
+Going backward through a layer multiplies the squared gradient norm by independent factors: a chi-squared
+variable, a beta variable, the fraction of the squared norm that a rectifier lets through. Each such factor is
+a `Part` here, in logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special as sp
+
+FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
+
+ORDERS = 6
+"""Cumulants carried: the spread and skewness of a sample variance need the fourth and the sixth."""
+
+# Probabilities below exp(-45) of the largest are left out of a binomial.
+_LOG_NEGLIGIBLE = -45.0
+_STIRLING_FROM = 50.0
+
+
+class Part(Protocol):
+    """The logarithm X of one positive random factor."""
+
+    @property
+    def cumulants(self) -> FloatArray:
+        """First `ORDERS` cumulants of X."""
+        ...
+
+    @property
+    def pole(self) -> float:
+        """E e^{sX} is finite for real s > -pole."""
+        ...
+
+    @property
+    def at_most_zero(self) -> bool:
+        """Whether X <= 0 and the singularities of E e^{sX} all lie on the negative real axis."""
+        ...
+
+    @property
+    def atom(self) -> float:
+        """Probability of the likeliest single value."""
+        ...
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        """A logarithm of E e^{sX}, shape of `s`; on which branch is left open."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogChiSquared:
+    """ln chi2_m."""
+
+    degrees: int
+
+    @cached_property
+    def cumulants(self) -> FloatArray:
+        result = log_gamma_cumulants(self.degrees / 2.0)
+        result[0] += math.log(2.0)
+        return result
+
+    @property
+    def pole(self) -> float:
+        return self.degrees / 2.0
+
+    @property
+    def at_most_zero(self) -> bool:
+        return False
+
+    @property
+    def atom(self) -> float:
+        return 0.0
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        a = self.degrees / 2.0
+        return s * math.log(2.0) + log_gamma_ratio(a, s)
+
+
+@dataclass(frozen=True)
+class LogBeta:
+    """ln Beta(a/2, b/2): the fraction of the squared norm of a random vector in R^(a + b) that lies in an
+    a-dimensional subspace.
+    """
+
+    inside: int
+    outside: int
+
+    @cached_property
+    def cumulants(self) -> FloatArray:
+        return log_gamma_cumulants(self.inside / 2.0) - log_gamma_cumulants(
+            (self.inside + self.outside) / 2.0
+        )
+
+    @property
+    def pole(self) -> float:
+        return self.inside / 2.0
+
+    @property
+    def at_most_zero(self) -> bool:
+        return True
+
+    @property
+    def atom(self) -> float:
+        return 0.0
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        return log_gamma_ratio(self.inside / 2.0, s) - log_gamma_ratio((self.inside + self.outside) / 2.0, s)
+
+
+@dataclass(frozen=True)
+class LogActiveFraction:
+    """ln F, F the fraction of a random vector's squared norm on the K ~ Bin(n, 1/2) active units of a ReLU
+    layer, given K >= 1.
+
+    Given K it is Beta(K/2, (n - K)/2), and 1 where K = n.
+    """
+
+    width: int
+
+    @cached_property
+    def _active(self) -> tuple[FloatArray, FloatArray]:
+        return half_binomial(self.width, at_least=1)
+
+    @cached_property
+    def cumulants(self) -> FloatArray:
+        active, weights = self._active
+        given = log_gamma_cumulants(active / 2.0) - log_gamma_cumulants(self.width / 2.0)[:, None]
+        return mixture_cumulants(weights, given)
+
+    @property
+    def pole(self) -> float:
+        return float(self._active[0][0]) / 2.0
+
+    @property
+    def at_most_zero(self) -> bool:
+        return True
+
+    @property
+    def atom(self) -> float:
+        return 1.0 / (2.0**self.width - 1.0) if self.width < 64 else 0.0
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        active, weights = self._active
+        if active[-1] == self.width and active.size == self.width:
+            return self._log_moment_by_recurrence(s)
+        given = log_gamma_ratio(active[:, None] / 2.0, s[None, :])
+        return log_weighted_sum(weights, given) - log_gamma_ratio(self.width / 2.0, s)
+
+    def _log_moment_by_recurrence(self, s: ComplexArray) -> ComplexArray:
+        """From K = n, n - 1 downward by Gamma(a + 1) = a Gamma(a): two gamma functions instead of n."""
+        n, weights = self.width, self._active[1]
+        ratio = {n: np.ones_like(s)}
+        ratio[n - 1] = (
+            np.exp(log_gamma_ratio((n - 1) / 2.0, s) - log_gamma_ratio(n / 2.0, s)) if n > 1 else ratio[n]
+        )
+        total = weights[-1] * ratio[n]
+        for k in range(n - 1, 0, -1):
+            if k < n - 1:
+                ratio[k] = ratio.pop(k + 2) * (0.5 * k / (0.5 * k + s))
+            total = total + weights[k - 1] * ratio[k]
+        return np.asarray(np.log(total))
+
+
+@dataclass(frozen=True)
+class LogLeakyFraction:
+    """ln F, F = B + slope^2 (1 - B), B the active fraction as in `LogActiveFraction` with K >= 0; 0 < slope <
+    1.
+
+    B = sin^2(theta) has a smooth density in theta for 0 < K < n, integrated by composite Gauss-Legendre; K =
+    0 and K = n are atoms.
+    """
+
+    width: int
+    slope: float
+
+    @cached_property
+    def _nodes(self) -> tuple[FloatArray, FloatArray]:
+        """Values of ln F and their probabilities."""
+        active, weights = half_binomial(self.width, at_least=0)
+        theta, dtheta = _angles(self.width, self.slope)
+        inner = (active > 0) & (active < self.width)
+        a, b = active[inner, None] / 2.0, (self.width - active[inner, None]) / 2.0
+        log_sin, log_cos = np.log(np.sin(theta)), np.log(np.cos(theta))
+        log_density = math.log(2.0) + (2 * a - 1) * log_sin + (2 * b - 1) * log_cos - sp.betaln(a, b)
+        mass = dtheta * (weights[inner] @ np.exp(log_density))
+        squared = np.sin(theta) ** 2 + (self.slope * np.cos(theta)) ** 2
+        atoms = [(0.0, weights[active == self.width]), (2.0 * math.log(self.slope), weights[active == 0])]
+        values = np.concatenate([np.log(squared), *(np.full(w.size, value) for value, w in atoms)])
+        mass = np.concatenate([mass, *(w for _, w in atoms)])
+        return values, mass / mass.sum()
+
+    @cached_property
+    def cumulants(self) -> FloatArray:
+        values, mass = self._nodes
+        points = np.zeros((ORDERS, values.size))
+        points[0] = values
+        return mixture_cumulants(mass, points)
+
+    @property
+    def pole(self) -> float:
+        return math.inf
+
+    @property
+    def at_most_zero(self) -> bool:
+        # X is bounded on both sides: the moments are entire in s and grow to the left, where Laplace
+        # inversion needs them small.
+        return False
+
+    @property
+    def atom(self) -> float:
+        return 0.5**self.width
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        values, mass = self._nodes
+        return log_weighted_sum(mass, values[:, None] * s[None, :])
+
+
+def log_gamma_cumulants(a: float | FloatArray) -> FloatArray:
+    """First cumulants of the logarithm of a Gamma(a, 1) variable: polygamma functions; shape (ORDERS,
+    *a.shape).
+    """
+    return np.array([sp.polygamma(order, np.asarray(a, dtype=np.float64)) for order in range(ORDERS)])
+
+
+def log_gamma_ratio(a: float | FloatArray, s: ComplexArray) -> ComplexArray:
+    """ln Gamma(a + s) - ln Gamma(a).
+
+    Where a is large the two nearly cancel and, counted once per layer, their rounding would show: there the
+    difference of Stirling's series is taken term by term.
+    """
+    base = np.asarray(a, dtype=np.float64)
+    if np.min(base) >= _STIRLING_FROM and np.max(np.abs(s)) <= np.min(base) / 2.0:
+        x = s / base
+        log1p = sp.log1p(x)
+        result: ComplexArray = base * (log1p - x) + (s - 0.5) * log1p + s * np.log(base)
+        return np.asarray(result + _stirling_tail(base + s) - _stirling_tail(base))
+    direct: ComplexArray = sp.loggamma(base + s) - sp.gammaln(base)
+    return direct
+
+
+def _stirling_tail(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """ln Gamma(z) - [(z - 1/2) ln z - z + ln(2 pi)/2], to 1e-17 for |z| >= 25."""
+    w = 1.0 / (z * z)
+    return np.asarray(
+        (1.0 / 12.0 - w * (1.0 / 360.0 - w * (1.0 / 1260.0 - w * (1.0 / 1680.0 - w / 1188.0)))) / z
+    )
+
+
+def log_weighted_sum(weights: FloatArray, logs: ComplexArray) -> ComplexArray:
+    """ln sum_k weights[k] exp(logs[k, :]), without overflow."""
+    top = logs.real.max(axis=0)
+    with np.errstate(divide="ignore"):
+        result: ComplexArray = np.log(weights @ np.exp(logs - top)) + top
+    return result
+
+
+@lru_cache(maxsize=64)
+def half_binomial(n: int, at_least: int) -> tuple[FloatArray, FloatArray]:
+    """Values and probabilities of K ~ Bin(n, 1/2) given K >= at_least, negligible ones left out.
+
+    For wide layers only every j-th value is kept, with j at most a third of the standard deviation: a sum of
+    a function that is smooth on that scale changes by less than exp(-2 pi^2 9), relative.
+    """
+    spread = math.sqrt(n) / 2.0
+    stride = max(1, int(spread / 3.0))
+    half_window = int(11.0 * spread) + 1
+    first = max(at_least, n // 2 - half_window // stride * stride)
+    values = np.arange(first, min(n, n // 2 + half_window) + 1, stride, dtype=np.float64)
+    logs = -(np.log1p(n) + sp.betaln(values + 1.0, n - values + 1.0))
+    logs -= logs.max()
+    kept = logs > _LOG_NEGLIGIBLE
+    weights = np.exp(logs[kept])
+    return values[kept], weights / weights.sum()
+
+
+def mixture_cumulants(weights: FloatArray, given: FloatArray) -> FloatArray:
+    """Cumulants of a mixture.
+
+    Parameters
+    ----------
+    weights : array, shape (K,)
+        Probabilities, adding to 1.
+    given : array, shape (ORDERS, K)
+        Cumulants of each component.
+    """
+    mean = float(weights @ given[0])
+    # Moments about the mixture's mean, so that small spreads around a large mean keep their digits.
+    moments = moments_from_cumulants(np.concatenate([given[:1] - mean, given[1:]]))
+    result = cumulants_from_moments(moments @ weights)
+    result[0] += mean
+    return result
+
+
+def moments_from_cumulants(cumulants: FloatArray) -> FloatArray:
+    """Raw moments m_1, m_2, ... from cumulants k_1, k_2, ...; any shape behind the first axis.
+
+    m_n = sum_j C(n-1, j-1) k_j m_{n-j}.
+    """
+    moments = [np.ones_like(cumulants[0])]
+    for n in range(1, len(cumulants) + 1):
+        moments.append(
+            sum(math.comb(n - 1, j - 1) * cumulants[j - 1] * moments[n - j] for j in range(1, n + 1))
+        )
+    return np.array(moments[1:])
+
+
+def cumulants_from_moments(moments: FloatArray) -> FloatArray:
+    """The inverse of `moments_from_cumulants`."""
+    raw = [np.ones_like(moments[0]), *moments]
+    cumulants: list[FloatArray] = []
+    for n in range(1, len(moments) + 1):
+        lower = sum((math.comb(n - 1, j - 1) * cumulants[j - 1] * raw[n - j] for j in range(1, n)), start=0.0)
+        cumulants.append(raw[n] - lower)
+    return np.array(cumulants)
+
+
+_PANEL_NODES = 32
+
+
+def _angles(width: int, slope: float) -> tuple[FloatArray, FloatArray]:
+    """Quadrature nodes and weights in theta, where sin^2(theta) is the active fraction of a layer of this
+    width.
+
+    The fraction has mean 1/2 and variance 3/(4 n): theta lies within 14 standard deviations of pi/4, and
+    panels are at most 2.5 of them wide. Near theta = 0 they halve down to the slope, since ln F bends there.
+    """
+    spread = math.sqrt(0.75 / width)
+    low, high = max(0.0, math.pi / 4 - 14.0 * spread), min(math.pi / 2, math.pi / 4 + 14.0 * spread)
+    edges = [low, low + min(slope / 2.0, spread)] if low == 0.0 else [low]
+    while edges[-1] < high:
+        edges.append(edges[-1] + min(max(edges[-1], slope / 2.0), 2.5 * spread))
+    bounds = np.append(np.array(edges[:-1]), high)
+    nodes, weights = np.polynomial.legendre.leggauss(_PANEL_NODES)
+    half = np.diff(bounds)[:, None] / 2.0
+    theta = (bounds[1:, None] + bounds[:-1, None]) / 2.0 + half * nodes
+    return theta.ravel(), (half * weights).ravel()

@@ -1,0 +1,178 @@
+"""The fields of a chain and the settings of an experiment: names, supported values, bounds and defaults."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from gradsim.fields import Field, Unsuitable, Value, choice, integer, number, pick, plain, real, whole
+
+__all__ = [
+    "ALIASES",
+    "CHAIN_FIELDS",
+    "DEFAULTS",
+    "GAIN_NAMES",
+    "HEAD_FIELDS",
+    "LATER_FIELDS",
+    "MAX_CHAINS",
+    "MAX_DEPTH",
+    "MAX_PROFILE",
+    "MAX_WIDTH",
+    "QUANTITIES",
+    "RUN_FIELDS",
+    "SETTING_DEFAULTS",
+]
+
+#: A layer has 24 bits of the counter that draws its weights.
+MAX_DEPTH: Final = 2**24 - 1
+MAX_WIDTH: Final = 2**31 - 1
+#: A profile is kept as one attribute of a result file, which holds at most 64 KiB.
+MAX_PROFILE: Final = 4097
+
+GAIN_NAMES: Final = ("he", "kaiming", "lecun", "glorot", "xavier", "torch", "critical")
+ALIASES: Final = {"kaiming": "he", "xavier": "glorot"}
+
+DEFAULTS: Final[dict[str, Value]] = {
+    "kind": "feedforward",
+    "activation": "relu",
+    "negative_slope": 0.01,
+    "depth": 50,
+    "width": 256,
+    "init": "gaussian",
+    "gain": "he",
+    "bias": 0.0,
+    "input_scale": 1.0,
+    "input_noise": 0.0,
+    "output_gradient": "random",
+}
+
+
+def _check_gain(value: object) -> Value:
+    return pick(value, GAIN_NAMES) if isinstance(value, str) else real(value)
+
+
+def _check_profile(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not 2 <= len(value) <= MAX_PROFILE:
+        raise Unsuitable
+    return tuple(whole(plain(width), 1, MAX_WIDTH) for width in value)
+
+
+#: Every chain field that a kernel supports, in the order files and messages list them.
+CHAIN_FIELDS: Final[dict[str, Field]] = {
+    spec.name: spec
+    for spec in (
+        choice("kind", ("feedforward", "recurrent"), later=("lstm", "gru")),
+        choice(
+            "activation",
+            ("linear", "relu", "leaky_relu", "tanh"),
+            later=("erf", "sigmoid", "gelu", "silu"),
+        ),
+        number("negative_slope", -math.inf),
+        integer("depth", 1, MAX_DEPTH),
+        integer("width", 1, MAX_WIDTH),
+        Field(
+            "profile",
+            f"a list of 2 to {MAX_PROFILE} widths, each an integer from 1 to {MAX_WIDTH}",
+            _check_profile,
+            "profile",
+        ),
+        choice("init", ("gaussian", "uniform", "rademacher", "orthogonal", "identity")),
+        Field(
+            "gain",
+            f"0, a number from 1e-30 to 1e+30, or one of {', '.join(GAIN_NAMES)}",
+            _check_gain,
+            "number",
+        ),
+        number("bias"),
+        number("input_scale", above=True),
+        number("input_noise"),
+        choice("output_gradient", ("random", "ones", "loss")),
+    )
+}
+
+#: Chain fields with a meaning that no kernel computes yet.
+LATER_FIELDS: Final = (
+    "skip",
+    "carry",
+    "norm",
+    "norm_position",
+    "batch",
+    "dropout",
+    "clip",
+    "clip_value",
+    "forget_bias",
+    "probes",
+)
+
+#: Chain indices are counted in 32 bits of the counter that draws the weights.
+MAX_CHAINS: Final = 2**32
+MAX_SEED: Final = 2**64 - 1
+MAX_TITLE: Final = 500
+
+#: What is recorded of each chain, in the order a result file lists it.
+QUANTITIES: Final = ("log_grad_norm", "log_activation_norm", "log_weight_grad_norm", "log_grad_max")
+
+SETTING_DEFAULTS: Final[dict[str, Value]] = {
+    "title": "",
+    "seed": 0,
+    "chains": 4096,
+    "method": "dense",
+    "device": "cpu",
+    "dtype": "float32",
+    "record": "trajectories",
+    "quantities": QUANTITIES,
+    "streams": "independent",
+    "block": "auto",
+    "keep": 4096,
+}
+
+
+def _check_title(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TITLE:
+        raise Unsuitable
+    return value
+
+
+def _check_quantities(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(set(map(str, value))) != len(value):
+        raise Unsuitable
+    names = [pick(name, QUANTITIES, later=("log_cell_grad_norm", "lyapunov")) for name in value]
+    if "log_grad_norm" not in names:
+        raise Unsuitable
+    return tuple(name for name in QUANTITIES if name in names)
+
+
+def _check_block(value: object) -> Value:
+    return pick(value, ("auto",)) if isinstance(value, str) else whole(value, 1, MAX_CHAINS)
+
+
+#: What stands at the head of an experiment file, beside its tables.
+HEAD_FIELDS: Final[dict[str, Field]] = {
+    spec.name: spec
+    for spec in (
+        Field("title", f"one line of at most {MAX_TITLE} printable characters", _check_title, "line"),
+        integer("seed", 0, MAX_SEED),
+        integer("chains", 1, MAX_CHAINS),
+    )
+}
+
+#: What the ``[run]`` table of an experiment file may hold.
+RUN_FIELDS: Final[dict[str, Field]] = {
+    spec.name: spec
+    for spec in (
+        choice("method", ("dense",), later=("deferred",)),
+        choice("device", ("cpu",), later=("cuda",)),
+        choice("dtype", ("float32", "float64")),
+        choice("record", ("trajectories", "summary")),
+        Field(
+            "quantities",
+            f"a list of names from {', '.join(QUANTITIES)}, each once and log_grad_norm among them",
+            _check_quantities,
+            "list",
+            QUANTITIES,
+        ),
+        choice("streams", ("independent", "common")),
+        Field("block", f'"auto" or an integer from 1 to {MAX_CHAINS}', _check_block, "number"),
+        integer("keep", 1, MAX_CHAINS),
+    )
+}

@@ -1,0 +1,60 @@
+"""Activations and their derivatives against finite differences, in both dtypes and at the extremes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gradsim import activations
+from gradsim.errors import ExperimentError
+
+
+@pytest.mark.parametrize("name", activations.NAMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_and_shape_are_kept(name, dtype):
+    phi = activations.get(name, negative_slope=0.2)
+    z = np.linspace(-3, 3, 12, dtype=dtype).reshape(3, 4)
+    for f in (phi.phi, phi.dphi):
+        assert f(z).dtype == dtype
+        assert f(z).shape == z.shape
+
+
+@pytest.mark.parametrize("name", activations.NAMES)
+def test_derivative_is_the_slope(name):
+    phi = activations.get(name, negative_slope=0.2)
+    z = np.array([-4.0, -1.3, -0.2, 0.3, 1.1, 5.0])
+    step = 1e-6
+    slope = (phi.phi(z + step) - phi.phi(z - step)) / (2 * step)
+    np.testing.assert_allclose(phi.dphi(z), slope, rtol=1e-8, atol=1e-9)
+
+
+def test_kinks_take_the_left_derivative():
+    zero = np.zeros(1)
+    assert activations.get("relu").dphi(zero) == 0.0
+    assert activations.get("leaky_relu", 0.3).dphi(zero) == 0.3
+
+
+def test_tanh_derivative_neither_cancels_nor_overflows():
+    dphi = activations.get("tanh").dphi
+    z = np.array([20.0, -300.0, 1e4, -1e308])
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        result = dphi(z)
+    assert result[0] == pytest.approx(4.0 * math.exp(-40.0), rel=1e-12)
+    assert result[1] == pytest.approx(4.0 * math.exp(-600.0), rel=1e-12)
+    assert list(result[2:]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "leaky_relu"])
+def test_homogeneous_activations_scale(name):
+    phi = activations.get(name, negative_slope=0.2)
+    z = np.random.default_rng(0).standard_normal(200_000)
+    assert phi.homogeneous
+    np.testing.assert_allclose(phi.phi(3.0 * z), 3.0 * phi.phi(z))
+    assert np.mean(phi.dphi(z) ** 2) == pytest.approx(phi.mean_square, abs=0.01)
+
+
+def test_unknown_name_is_refused():
+    with pytest.raises(ExperimentError, match="'swish' is unknown; choose one of linear, relu"):
+        activations.get("swish")

@@ -1,0 +1,574 @@
+"""The command line. A fake backend stands in for the kernels; `test_the_main_job` uses the real ones."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import gradsim
+from gradsim.cli import cli, status_of
+from gradsim.commands.flags import take_overrides
+from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
+from tests import fake_backend
+
+ROOT = Path(__file__).resolve().parent.parent
+LINEAR = ("--activation", "linear", "--width", "8", "--depth", "5", "--gain", "1", "--chains", "128")
+
+
+class Outcome:
+    def __init__(self, status: int, stdout: str, stderr: str) -> None:
+        self.status, self.stdout, self.stderr = status, stdout, stderr
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Call the command line in an empty folder: status, standard output, standard error."""
+    monkeypatch.setitem(sys.modules, "gradsim.backends", fake_backend.as_module())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRADSIM_DEBUG", raising=False)
+
+    def calling(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        status = status_of(arguments)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(status, captured.out, captured.err)
+
+    return calling
+
+
+@pytest.fixture
+def result(call, tmp_path):
+    """A result file of linear chains that agree with theory."""
+    assert call("run", *LINEAR, "-o", "out.h5", "--quiet").status == 0
+    return tmp_path / "out.h5"
+
+
+def strict_json(text: str):
+    """One JSON document and nothing else, without NaN or Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class TestHelp:
+    def test_every_command_has_help(self):
+        names = ["run", "info", "verify", "compare", "theory", "presets", "bench"]
+        assert list(cli.commands) == names
+        for arguments in ([], *[[name] for name in names]):
+            for flag in ("--help", "-h"):
+                done = CliRunner().invoke(cli, [*arguments, flag])
+                assert done.exit_code == 0
+                assert done.output.startswith("Usage: ")
+
+    def test_commands_are_listed_whole(self):
+        done = CliRunner().invoke(cli, ["--help"])
+        assert "..." not in done.output.partition("Commands:")[2]
+
+    def test_version(self, call):
+        done = call("--version")
+        assert (done.status, done.stdout) == (0, f"gradsim {gradsim.__version__}\n")
+
+    def test_no_command_is_bad_usage_and_shows_the_help(self, call):
+        done = call()
+        assert done.status == 2
+        assert done.stdout == ""
+        assert "Commands:" in done.stderr
+
+    @pytest.mark.parametrize("command", ["run", "theory"])
+    def test_every_field_is_a_flag(self, command):
+        flags = {flag for option in cli.commands[command].params for flag in option.opts}
+        names = [*CHAIN_FIELDS, *LATER_FIELDS, *HEAD_FIELDS, *RUN_FIELDS]
+        assert {f"--{name.replace('_', '-')}" for name in names if name != "title"} <= flags
+
+    def test_fields_come_under_headings(self):
+        text = CliRunner().invoke(cli, ["run", "--help"]).output
+        options, chain, run = (text.index(heading) for heading in ("\nOptions:", "\nChain fields", "\nRun settings"))
+        assert options < text.index("--dry-run") < chain < text.index("--width") < run < text.index("--dtype")
+        assert "--skip" not in text, "what no kernel supports yet is not offered"
+
+
+def test_the_main_job(monkeypatch, tmp_path, capsys):
+    """Linear, ReLU and recurrent chains with the real kernels: run, compared, verified, read back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(
+        """
+        chains = 512
+        [[chain]]
+        activation = ["linear", "relu"]
+        width = 16
+        depth = 8
+        [[chain]]
+        kind = "recurrent"
+        activation = "linear"
+        init = "orthogonal"
+        width = 16
+        depth = 8
+        gain = 1
+        """
+    )
+    assert status_of(["run", "small.toml", "--threads", "2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].startswith("agree: 13 tests of exact laws, none rejected")
+    assert "small.h5: 3 cells of 512 chains" in printed.err
+    assert status_of(["compare", "small.h5"]) == 0
+    assert status_of(["verify", "small.h5"]) == 0
+    chain = gradsim.Chain(activation="relu", width=16, depth=8)
+    cell = gradsim.simulate(chain, chains=512, threads=1)
+    with gradsim.open("small.h5") as results:
+        assert results[1].chain == chain
+        for name in cell.quantities:
+            assert (results[1][name] == cell[name]).all(), "the same numbers, whatever the threads"
+
+
+class TestRun:
+    def test_ends_with_the_table(self, call, tmp_path):
+        done = call("run", *LINEAR)
+        assert done.status == 0
+        assert "linear n=8 L=5 gain=1" in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("agree: 5 tests of exact laws, none rejected")
+        assert done.stderr.startswith("run.h5: 1 cell of 128 chains, ")
+        assert os.listdir(tmp_path) == ["run.h5"]
+
+    def test_exits_0_whatever_theory_says(self, call):
+        done = call("run", *LINEAR, "--activation", "relu")
+        assert done.status == 0
+        assert "disagree" in done.stdout
+
+    def test_without_anything_runs_the_preset_quick(self, call):
+        assert call("run", "--dry-run").stdout.splitlines()[0].split() == ["output", "quick.h5"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "output", "cells"),
+        [
+            (("--width", "64"), "run.h5", "1"),
+            (("--chains", "64"), "run.h5", "1"),
+            (("--seed", "1"), "run.h5", "1"),
+            (("--width", "8,16", "--gain", "0.5:1.5:3"), "run.h5", "6"),
+            (("--profile", "8,4,2", "--profile", "8,2"), "run.h5", "2"),
+            (("leaky", "--width", "8"), "leaky.h5", None),
+            (("folder/mine.toml",), "mine.h5", "2"),
+            (("./mine.toml", "--depth", "2,3"), "mine.h5", "4"),
+            (("mine.toml", "-o", "other.h5"), "other.h5", "2"),
+        ],
+    )
+    def test_which_experiment_and_which_output(self, call, tmp_path, arguments, output, cells):
+        (tmp_path / "folder").mkdir()
+        for folder in (tmp_path, tmp_path / "folder"):
+            (folder / "mine.toml").write_text("chains = 64\n[chain]\nwidth = [4, 8]\n")
+        before = sorted(tmp_path.rglob("*"))
+        done = call("run", *arguments, "--dry-run")
+        assert done.status == 0
+        facts = dict(line.split(None, 1) for line in done.stdout.splitlines())
+        assert facts["output"] == output
+        assert cells is None or facts["cells"] == cells
+        assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+    def test_dry_run_says_what_the_run_takes(self, call):
+        done = call("run", "--dry-run", "--width", "64", "--chains", "1000", "--threads", "3")
+        facts = dict(line.split(None, 1) for line in done.stdout.splitlines())
+        assert list(facts) == ["output", "cells", "chains", "blocks", "memory", "file", "time"]
+        assert facts["chains"] == "1,000 a cell, 1,000 in all"
+        assert facts["time"].endswith("on 3 threads, compilation apart")
+
+    def test_default_names_do_not_collide(self, call, tmp_path):
+        for _ in range(2):
+            assert call("run", *LINEAR, "--quiet").status == 0
+        (tmp_path / "run-3.h5.parts").mkdir()
+        assert call("run", *LINEAR, "--quiet").status == 0
+        assert sorted(os.listdir(tmp_path)) == ["run-2.h5", "run-3.h5.parts", "run-4.h5", "run.h5"]
+
+    def test_an_output_in_the_way_names_both_flags(self, call, result):
+        before = result.read_bytes()
+        done = call("run", *LINEAR, "-o", "out.h5")
+        assert done.status == 2
+        assert "--resume" in done.stderr and "--overwrite" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert result.read_bytes() == before
+
+    def test_resume_and_overwrite(self, call, result):
+        before = result.read_bytes()
+        assert call("run", *LINEAR, "-o", "out.h5", "--resume").status == 0
+        assert result.read_bytes() == before
+        assert call("run", *LINEAR, "-o", "out.h5", "--resume", "--seed", "5").status == 2
+        assert call("run", *LINEAR, "-o", "out.h5", "--overwrite", "--seed", "5").status == 0
+        assert gradsim.open(result).experiment.seed == 5
+        assert call("run", *LINEAR, "--resume", "--overwrite").status == 2
+
+    def test_resume_without_o_takes_the_plain_name(self, call, tmp_path):
+        assert call("run", *LINEAR, "--resume").stderr.startswith("run.h5: 1 cell of 128 chains, ")
+        assert call("run", *LINEAR, "--resume").stderr == "run.h5: complete already, nothing was run\n"
+        assert os.listdir(tmp_path) == ["run.h5"]
+
+    def test_quiet_says_nothing(self, call):
+        done = call("run", *LINEAR, "--quiet")
+        assert (done.stdout, done.stderr) == ("", "")
+
+    def test_flags_reach_the_file(self, call):
+        flags = ("--dtype", "float64", "--record", "summary", "--keep", "64", "--streams", "common")
+        assert call("run", *LINEAR, "--quantities", "log_grad_norm", "--block", "64", *flags).status == 0
+        experiment = gradsim.open("run.h5").experiment
+        assert experiment.dtype == "float64"
+        assert experiment.record == "summary"
+        assert experiment.keep == 64
+        assert experiment.streams == "common"
+        assert experiment.quantities == ("log_grad_norm",)
+        assert experiment.block == 64
+        assert experiment.cells[0].width == 8
+
+    def test_the_last_of_a_repeated_flag_wins(self, call):
+        assert call("run", *LINEAR, "--seed", "1", "--seed", "2", "--quiet").status == 0
+        assert gradsim.open("run.h5").experiment.seed == 2
+
+
+BAD_USAGE = {
+    "unknown option": (("run", "--wdith", "8"), "--wdith"),
+    "unknown command": (("walk",), "walk"),
+    "unknown preset": (("run", "quik"), "did you mean quick"),
+    "no such file": (("run", "none.toml"), "none.toml"),
+    "negative width": (("run", "--width", "-3"), "width = -3"),
+    "depth 0": (("run", "--depth", "0"), "depth = 0"),
+    "text for a number": (("run", "--width", "wide"), 'width = "wide"'),
+    "a number for a name": (("run", "--init", "1"), 'init = "1"'),
+    "empty axis": (("run", "--width", ""), "width"),
+    "infinite gain": (("run", "--gain", "inf"), "gain = inf"),
+    "NaN gain": (("run", "--gain", "1,nan"), "gain = nan"),
+    "seed beyond 64 bits": (("run", "--seed", str(2**64)), "seed"),
+    "profile of a recurrent chain": (("run", "--profile", "4,4", "--kind", "recurrent"), "profile"),
+    "not supported yet": (("run", "--skip", "1"), "skip is not supported by any kernel yet"),
+    "an activation not supported yet": (("run", "--activation", "gelu"), "not supported by any kernel yet"),
+    "no CUDA yet": (("run", "--device", "cuda"), "device"),
+    "too large": (("run", "--width", "2000000", "--init", "orthogonal"), "of memory"),
+    "a grid too large": (("run", "--width", "1:200:200", "--depth", "1:200:200"), "40000 cells"),
+    "no threads": (("run", "--threads", "0"), "threads = 0"),
+    "threads that are none": (("run", "--threads", "many"), "--threads"),
+    "both formats": (("compare", "out.h5", "--json", "--csv"), "--json"),
+    "alpha": (("compare", "out.h5", "--alpha", "1.5"), "alpha"),
+    "alpha that is none": (("compare", "out.h5", "--alpha", "nan"), "alpha"),
+    "a preset as JSON": (("presets", "quick", "--json"), "--json"),
+    "an unknown preset to print": (("presets", "quik"), "did you mean quick"),
+    "a missing file name": (("info",), "FILE"),
+    "a field of the file": (("run", "bad.toml"), "bad.toml"),
+    "a syntax error": (("run", "broken.toml"), "line 2"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_USAGE.values(), ids=BAD_USAGE)
+def test_bad_usage_is_one_line_and_exit_2(call, tmp_path, arguments, words):
+    (tmp_path / "bad.toml").write_text("[chain]\nwidht = 8\n")
+    (tmp_path / "broken.toml").write_text("seed = 1\n[chain\n")
+    done = call(*arguments)
+    assert done.status == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("gradsim: ")
+    assert words in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["bad.toml", "broken.toml"]
+
+
+BAD_FILES = {
+    "missing": None,
+    "text": b"not a result\n",
+    "empty": b"",
+    "HDF5 in name only": b"\x89HDF\r\n\x1a\n" + bytes(512),
+}
+
+
+@pytest.mark.parametrize("content", BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize("command", ["info", "verify", "compare"])
+def test_bad_files_are_one_line_and_exit_1(call, tmp_path, command, content):
+    if content is not None:
+        (tmp_path / "bad.h5").write_bytes(content)
+    done = call(command, "bad.h5")
+    assert done.status == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "bad.h5" in done.stderr
+
+
+class TestOutputs:
+    def test_a_missing_folder(self, call):
+        done = call("run", *LINEAR, "-o", "nowhere/out.h5")
+        assert done.status == 1
+        assert "nowhere" in done.stderr and len(done.stderr.splitlines()) == 1
+
+    def test_a_folder_in_the_place_of_the_file(self, call, tmp_path):
+        (tmp_path / "out.h5").mkdir()
+        done = call("run", *LINEAR, "-o", "out.h5")
+        assert done.status in (1, 2)
+        assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_read_only_folder(self, call, tmp_path):
+        (tmp_path / "locked").mkdir(mode=0o500)
+        assert call("run", *LINEAR, "-o", "locked/out.h5").status == 1
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (MemoryError(), "out of memory"),
+            (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+            (PermissionError(errno.EACCES, "Permission denied", "a.h5"), "a.h5: Permission denied"),
+            (
+                ZeroDivisionError("of 1\nby 0"),
+                "internal error: ZeroDivisionError: of 1 by 0; GRADSIM_DEBUG=1",
+            ),
+        ],
+    )
+    def test_are_one_line_and_exit_1(self, call, monkeypatch, tmp_path, error, words):
+        def fail(experiment, block):
+            raise error
+
+        monkeypatch.setattr(fake_backend, "arrays_of", fail)
+        done = call("run", *LINEAR)
+        assert done.status == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert words in done.stderr
+        assert os.listdir(tmp_path) == []
+
+    def test_the_traceback_is_shown_on_request(self, monkeypatch, capsys, tmp_path):
+        monkeypatch.setenv("GRADSIM_DEBUG", "1")
+        assert status_of(["run", "--width", "0"]) == 2
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_an_interrupt_outside_a_run(self, call, monkeypatch):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("gradsim.presets.list_presets", interrupt)
+        assert call("presets").status == 130
+
+
+class TestInfoAndVerify:
+    def test_info(self, call, result):
+        done = call("info", "out.h5")
+        assert done.status == 0
+        assert "linear n=8 L=5 gain=1" in done.stdout
+        assert "complete" in done.stdout
+
+    def test_info_json(self, call, result):
+        document = strict_json(call("info", "out.h5", "--json").stdout)
+        assert document["complete"] is True
+        assert document["bytes"] == result.stat().st_size
+        (cell,) = document["cells"]
+        assert cell["chain"]["width"] == 8
+        assert cell["chains"] == cell["chains_done"] == 128
+        assert cell["dead"] == 0
+
+    def test_verify(self, call, result):
+        assert call("verify", "out.h5").status == 0
+        content = bytearray(result.read_bytes())
+        content[len(content) // 2] ^= 1
+        result.write_bytes(content)
+        done = call("verify", "out.h5")
+        assert done.status == 1
+        assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+
+
+class TestCompare:
+    def test_agreement_exits_0(self, call, result):
+        done = call("compare", "out.h5")
+        assert done.status == 0
+        assert done.stdout.splitlines()[-1].startswith("agree: ")
+        assert "\x1b" not in done.stdout, "plain where it is no terminal"
+
+    def test_rejection_exits_3(self, call):
+        call("run", *LINEAR, "--activation", "relu", "-o", "wrong.h5")
+        for flags in ((), ("--json",), ("--csv",)):
+            assert call("compare", "wrong.h5", *flags).status == 3
+
+    def test_json_has_the_documented_keys(self, call, result):
+        document = strict_json(call("compare", "out.h5", "--json", "--alpha", "0.05").stdout)
+        assert list(document) == ["file", "alpha", "verdict", "claim", "cells"]
+        assert document["alpha"] == 0.05
+        assert document["verdict"] == "agree"
+        (cell,) = document["cells"]
+        keys = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "tests"]
+        assert list(cell) == keys
+        assert {test["statistic"] for test in cell["tests"]} >= {
+            "mean",
+            "variance",
+            "ks",
+            "deaths",
+            "increments",
+        }
+        keys = "quantity layer statistic theory empirical standard_error z p p_adjusted n validity source"
+        assert list(cell["tests"][0]) == [*keys.split(), "verdict"]
+
+    def test_csv_has_a_line_for_each_test(self, call, result):
+        lines = list(csv.DictReader(io.StringIO(call("compare", "out.h5", "--csv").stdout)))
+        document = strict_json(call("compare", "out.h5", "--json").stdout)
+        assert len(lines) == len(document["cells"][0]["tests"])
+        assert float(lines[0]["theory"]) == document["cells"][0]["tests"][0]["theory"]
+        assert lines[0]["chain"] == "linear n=8 L=5 gain=1"
+
+
+class TestTheory:
+    def test_table(self, call, tmp_path):
+        done = call("theory", "--activation", "linear,relu,tanh", "--width", "16")
+        assert done.status == 0
+        assert "exact" in done.stdout and "mean field" in done.stdout
+        assert os.listdir(tmp_path) == []
+
+    def test_json(self, call):
+        document = strict_json(call("theory", *LINEAR, "--json").stdout)
+        (cell,) = document["cells"]
+        assert cell["chain"]["activation"] == "linear"
+        (prediction,) = cell["predictions"]
+        keys = "quantity layer mean var log_second_moment p_dead rate validity source"
+        assert list(prediction) == keys.split()
+        assert prediction["layer"] == [0, 1, 2, 3, 4, 5]
+        assert prediction["validity"] == "exact"
+
+    def test_a_preset(self, call):
+        assert call("theory", "quick").stdout.count("exact") >= 4
+
+
+class TestPresets:
+    def test_list(self, call):
+        done = call("presets")
+        assert done.status == 0
+        assert any(line.startswith("quick ") for line in done.stdout.splitlines())
+
+    def test_json(self, call):
+        presets = strict_json(call("presets", "--json").stdout)
+        assert all(set(preset) == {"name", "title", "claim"} for preset in presets)
+
+    def test_print_one(self, call, tmp_path):
+        text = call("presets", "quick").stdout
+        (tmp_path / "again.toml").write_text(text)
+        assert gradsim.Experiment.from_toml("again.toml") == gradsim.Experiment.from_text(text)
+
+
+def test_take_overrides_leaves_the_rest():
+    names = [*CHAIN_FIELDS, *LATER_FIELDS, *HEAD_FIELDS, *RUN_FIELDS]
+    values = {name: () for name in names if name != "title"}
+    values |= {"width": ("8", "16"), "profile": ("2,3", "4,5"), "other": 1}
+    assert take_overrides(values) == {"width": ("16",), "profile": ("2,3", "4,5")}
+    assert values == {"other": 1}
+
+
+def start(*arguments: str, seconds: float = 0.0, **options) -> subprocess.Popen[str]:
+    """The command line with the fake backend, as a process of its own."""
+    program = [sys.executable, str(ROOT / "tests" / "fake_backend.py"), str(seconds), *arguments]
+    return subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **options,
+    )
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+class TestProcesses:
+    @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+    def test_signals(self, tmp_path, name, status):
+        process = start("run", *LINEAR, "--chains", "6400", "--block", "64", seconds=60.0, cwd=tmp_path)
+        wait_for(tmp_path / "run.h5.parts" / "result.h5")
+        time.sleep(0.3)
+        begun = time.monotonic()
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.2)
+        process.send_signal(getattr(signal, name))
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 4.0, "the second signal drops the block at once"
+        assert process.returncode == status
+        assert out == ""
+        assert err.splitlines() == [f"gradsim: interrupted by {name}: the run is dropped and run.h5 not written"]
+        assert os.listdir(tmp_path) == []
+
+    def test_info_while_it_runs(self, call, tmp_path):
+        process = start("run", *LINEAR, "--chains", "6400", "--block", "64", seconds=0.2, cwd=tmp_path)
+        wait_for(tmp_path / "run.h5.parts" / "progress.json")
+        done = call("info", "run.h5")
+        assert done.status == 0
+        assert f"being written by process {process.pid} on " in done.stdout
+        document = strict_json(call("info", "run.h5", "--json").stdout)
+        assert document["complete"] is False and document["running"] is True
+        assert 0 < document["cells"][0]["chains_done"] < 6400
+        process.kill()
+        process.communicate(timeout=30)
+        assert strict_json(call("info", "run.h5", "--json").stdout)["running"] is False
+        assert "left unfinished by process" in call("info", "run.h5").stdout
+        assert call("run", *LINEAR, "--chains", "6400", "-o", "run.h5").status == 2
+        assert call("run", *LINEAR, "--chains", "6400", "-o", "run.h5", "--resume").status == 0
+        assert os.listdir(tmp_path) == ["run.h5"]
+
+    def test_nohup_is_respected(self, tmp_path):
+        process = start("run", *LINEAR, seconds=1.0, cwd=tmp_path, preexec_fn=_ignore_hangup)
+        wait_for(tmp_path / "run.h5.parts")
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert os.listdir(tmp_path) == ["run.h5"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "status"),
+        [(("run", *LINEAR), 0), (("--help",), 0), (("compare", "wrong.h5"), 3)],
+    )
+    def test_a_reader_that_goes_away(self, call, tmp_path, arguments, status):
+        call("run", *LINEAR, "--activation", "relu", "-o", "wrong.h5")
+        process = start(*arguments, cwd=tmp_path)
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=30)
+        assert process.returncode == status
+        assert "Broken pipe" not in err and "Traceback" not in err
+        process.stderr.close()
+
+    def test_a_full_device(self, tmp_path):
+        if not Path("/dev/full").exists():
+            pytest.skip("there is no /dev/full here")
+        with open("/dev/full", "w") as full:
+            program = [sys.executable, "-m", "gradsim", "presets"]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr
+
+    def test_progress_lines(self, tmp_path):
+        program = (
+            "import sys, gradsim.progress as p\n"
+            "p.LineProgress.__init__.__defaults__ = (0.0, *p.LineProgress.__init__.__defaults__[1:])\n"
+            "from tests import fake_backend; sys.modules['gradsim.backends'] = fake_backend.as_module()\n"
+            "from gradsim.cli import main; main()\n"
+        )
+        arguments = ["run", *LINEAR, "--block", "64", "--threads", "1"]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "64 of 128 chains (50 %)" in done.stderr
+        assert "chains (" not in done.stdout
+
+
+def _ignore_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

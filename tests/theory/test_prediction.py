@@ -1,0 +1,70 @@
+"""`predict` and the document of ``gradsim theory --json``."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from gradsim.chain import Chain
+from gradsim.theory.registry import predict
+
+
+def test_exact_law():
+    prediction = predict(Chain(width=16, depth=10))
+    assert prediction.validity == "exact"
+    assert prediction.mean.shape == prediction.var.shape == prediction.p_dead.shape == (11,)
+    assert prediction.p_dead[0] == pytest.approx(-math.expm1(10 * math.log1p(-(2.0**-16))))
+    assert prediction.p_dead[-1] == 0.0
+    assert prediction.rate == pytest.approx(prediction.mean[0] / 10)
+    assert prediction.log_second_moment[0] == pytest.approx(0.0, abs=1e-12)
+    assert prediction.cdf(prediction.mean[0]) == pytest.approx(0.5, abs=0.05)
+    assert prediction.cdf([[-100.0, 100.0]], layer=3).tolist() == [[0.0, 1.0]]
+    with pytest.raises(IndexError, match=r"layer 11 is outside 0\.\.10"):
+        prediction.cdf(0.0, layer=11)
+
+
+def test_document():
+    document = predict(Chain(width=16, depth=3)).to_dict()
+    json.dumps(document, allow_nan=False)
+    (row,) = document["predictions"]
+    names = ["quantity", "layer", "mean", "var", "log_second_moment", "p_dead", "rate", "validity", "source"]
+    assert list(row) == names
+    assert row["layer"] == [0, 1, 2, 3]
+    assert len(row["mean"]) == len(row["var"]) == len(row["log_second_moment"]) == 4
+    assert isinstance(row["p_dead"], float)
+
+
+def test_unknown_values_are_null():
+    (row,) = predict(Chain(activation="tanh", profile=[4, 5, 6], gain=1.5)).to_dict()["predictions"]
+    assert row["var"] is None
+    assert row["rate"] is None
+    (row,) = predict(Chain(kind="recurrent", activation="linear", width=4, depth=2, gain=1.0)).to_dict()[
+        "predictions"
+    ]
+    assert row["mean"] == [None, None, 0.0]
+
+
+def test_chain_without_a_law():
+    prediction = predict(Chain(kind="recurrent", width=8, depth=2))
+    assert np.isnan(prediction.mean).all()
+    assert prediction.var is prediction.p_dead is prediction.log_second_moment is None
+    assert prediction.validity is prediction.source is prediction.cdf(0.0) is None
+    assert math.isnan(prediction.rate)
+    assert prediction.to_dict()["predictions"] == []
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_deaths_count_the_layers_that_matter(bias):
+    alive = np.array([1 - 2.0**-n for n in (3, 8, 2, 5)])
+    above = [1 - np.prod(alive[layer:]) for layer in range(4)]
+    expected = [*above, 0.0] if bias else [above[0]] * 4 + [0.0]
+    np.testing.assert_allclose(predict(Chain(profile=[6, 3, 8, 2, 5], bias=bias)).p_dead, expected)
+
+
+def test_quoted_growth_of_identity():
+    prediction = predict(Chain(activation="linear", init="identity", width=3, depth=10, gain=1.5))
+    assert math.exp(prediction.mean[0]) == pytest.approx(57.6650390625)
+    assert prediction.var.tolist() == [0.0] * 11
