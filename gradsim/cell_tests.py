@@ -50,7 +50,7 @@ class Cell(Protocol):
 
 
 @dataclass(frozen=True)
-class Test:
+class StatisticalTest:
     """One row of a comparison; NaN and None where something is unknown or not defined.
 
     Attributes
@@ -111,12 +111,13 @@ def stored_spacing(values: FloatArray) -> FloatArray:
     return np.spacing(np.abs(values).astype(np.float32)).astype(np.float64)
 
 
-def tests_of(cell: Cell, law: Law | None) -> list[Test]:
+def examine(cell: Cell, law: Law | None) -> list[StatisticalTest]:
+    """The tests and descriptive rows of one cell, before any adjustment; none where ln||g|| was not recorded."""
     if _QUANTITY not in cell.quantities:
         return []
     if law is None:
-        return _described(cell, Test(_QUANTITY, 0, ""))
-    blank = Test(_QUANTITY, 0, "", validity=law.validity, source=law.source)
+        return _described(cell, StatisticalTest(_QUANTITY, 0, ""))
+    blank = StatisticalTest(_QUANTITY, 0, "", validity=law.validity, source=law.source)
     if law.validity != EXACT:
         return _approximate(cell, law, blank)
     if math.isnan(law.mean[0]) or law.var is None:
@@ -132,7 +133,7 @@ def tests_of(cell: Cell, law: Law | None) -> list[Test]:
     ]
 
 
-def _described(cell: Cell, blank: Test) -> list[Test]:
+def _described(cell: Cell, blank: StatisticalTest) -> list[StatisticalTest]:
     """Sample mean and variance, without theory."""
     mean, var, n = _sample(cell)
     error = math.sqrt(var / n) if n > 1 else math.nan
@@ -143,7 +144,7 @@ def _described(cell: Cell, blank: Test) -> list[Test]:
     ]
 
 
-def _approximate(cell: Cell, law: Law, blank: Test) -> list[Test]:
+def _approximate(cell: Cell, law: Law, blank: StatisticalTest) -> list[StatisticalTest]:
     """Deviations from an approximation: z in sampling errors, not a test."""
     mean, variance = _described(cell, blank)
     var = float(law.var[0]) if law.var is not None else math.nan
@@ -156,12 +157,12 @@ def _approximate(cell: Cell, law: Law, blank: Test) -> list[Test]:
     return [replace(row, verdict=APPROXIMATE) if _says_something(row) else row for row in rows]
 
 
-def _says_something(row: Test) -> bool:
+def _says_something(row: StatisticalTest) -> bool:
     known = not math.isnan(row.theory) and not math.isnan(row.empirical)
     return known and (row.statistic != "deaths" or row.theory > 0.0)
 
 
-def _second_moment(cell: Cell, law: Law, blank: Test) -> Test:
+def _second_moment(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     """E||g_0||^2 against its sample mean. Rare chains rule it, so that no test can be made of it."""
     row = replace(blank, quantity="squared_grad_norm", statistic="mean")
     if law.log_second_moment is None:
@@ -175,7 +176,7 @@ def _second_moment(cell: Cell, law: Law, blank: Test) -> Test:
     return replace(row, theory=theory, empirical=mean, standard_error=error, n=n)
 
 
-def _without_spread(cell: Cell, law: Law, blank: Test) -> list[Test]:
+def _without_spread(cell: Cell, law: Law, blank: StatisticalTest) -> list[StatisticalTest]:
     """Mean and variance under a law without spread; every kept trajectory must follow it within rounding at
     every layer.
     """
@@ -196,7 +197,7 @@ def _judge(holds: bool, n: int) -> str | None:
     return None if n < 1 else AGREE if holds else DISAGREE
 
 
-def _mean(cell: Cell, law: Law, blank: Test) -> Test:
+def _mean(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     mean, _, n = _sample(cell)
     row = replace(blank, statistic="mean", theory=float(law.mean[0]), n=n)
     if n == 0 or law.var is None:
@@ -206,7 +207,7 @@ def _mean(cell: Cell, law: Law, blank: Test) -> Test:
     return replace(row, p=mean_p(row.z, None if cdf is None else float(cdf)))
 
 
-def _variance(cell: Cell, law: Law, blank: Test) -> Test:
+def _variance(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     _, var, n = _sample(cell)
     cumulants = law.cumulants
     assert law.var is not None
@@ -226,7 +227,7 @@ def _variance(cell: Cell, law: Law, blank: Test) -> Test:
     )
 
 
-def _ks(cell: Cell, law: Law, blank: Test) -> Test:
+def _ks(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     row = replace(blank, statistic="ks")
     logs = np.asarray(cell.log_grad_norm[:, 0], dtype=np.float64)
     sample = np.sort(logs[np.isfinite(logs)])
@@ -243,7 +244,7 @@ def _ks(cell: Cell, law: Law, blank: Test) -> Test:
     return replace(row, empirical=distance, n=sample.size, p=ks_p(distance, sample.size))
 
 
-def _deaths(cell: Cell, law: Law, blank: Test) -> Test:
+def _deaths(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     """Chains without a finite ln||g_0|| against P(dead): where the law knows no death, none may be missing
     for any reason.
     """
@@ -258,7 +259,7 @@ def _deaths(cell: Cell, law: Law, blank: Test) -> Test:
     return replace(_with_theory(row, p, error), p=binomial_p(dead, n, p))
 
 
-def _increments(cell: Cell, law: Law, blank: Test) -> Test:
+def _increments(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     """Pooled second moment of sums of two neighbouring standardised increments of ln||g||: 1 in the law."""
     row = replace(blank, layer=None, statistic="increments", theory=1.0)
     if law.increments is None:
@@ -285,7 +286,7 @@ def _increments(cell: Cell, law: Law, blank: Test) -> Test:
     )
 
 
-def _with_theory(row: Test, theory: float, error: float) -> Test:
+def _with_theory(row: StatisticalTest, theory: float, error: float) -> StatisticalTest:
     z = (row.empirical - theory) / error if error > 0.0 else math.nan
     return replace(row, theory=theory, standard_error=error, z=z)
 
@@ -297,6 +298,7 @@ def _sample(cell: Cell) -> tuple[float, float, int]:
 
 
 def alive(cell: Cell) -> int:
+    """Chains whose ln||g_0|| is finite."""
     return _sample(cell)[2] if _QUANTITY in cell.quantities else 0
 
 

@@ -303,9 +303,7 @@ def _check_together(chain: Chain, given: Mapping[str, Value]) -> None:
     """Refuse fields that exclude each other or do not apply."""
     if chain.profile is not None:
         if chain.tied:
-            raise ExperimentError(
-                'profile applies to kind = "feedforward" only: give width and depth instead'
-            )
+            raise ExperimentError('profile applies to kind = "feedforward" only: give width and depth instead')
         for name in ("width", "depth"):
             if name in given:
                 text = f"{name} = {given[name]} beside a profile: a profile replaces width and depth"

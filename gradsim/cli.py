@@ -27,6 +27,7 @@ from gradsim.errors import GradsimError
 __all__ = ["cli", "main", "status_of"]
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -39,14 +40,22 @@ class OrderedGroup(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=OrderedGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(gradsim.__version__, prog_name="gradsim", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context, /) -> None:
     """Simulate how gradients grow or vanish in random deep networks, and hold that against theory.
 
     `gradsim run` draws thousands of chains, backpropagates through each, writes the norms to a file and
     compares them with the exact laws.
     """
+    if ctx.invoked_subcommand is None:
+        note(ctx.get_help())
+        ctx.exit(EXIT_USAGE)
 
 
 for _command in (
@@ -87,9 +96,6 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:
         # Click's own end when the reader of a help text has gone.
         return 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
     except click.exceptions.Abort:
         return _failed("interrupted", EXIT_INTERRUPTED)
     except click.ClickException as error:

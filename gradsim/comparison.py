@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gradsim.cell_tests import AGREE, DISAGREE, Cell, Test, alive, detectable_gain_error, tests_of
+from gradsim.cell_tests import AGREE, DISAGREE, Cell, StatisticalTest, alive, detectable_gain_error, examine
 from gradsim.chain import Chain
 from gradsim.documents import json_ready
 from gradsim.errors import GradsimError
@@ -42,7 +42,7 @@ class CellComparison:
     detectable_gain_error : float
         Relative gain error that the mean finds with power 0.9 at the adjusted level; NaN without an exact law
         of the mean.
-    tests : tuple of Test
+    tests : tuple of StatisticalTest
     """
 
     cell: int
@@ -51,7 +51,7 @@ class CellComparison:
     alive: int
     p_dead: float
     detectable_gain_error: float
-    tests: tuple[Test, ...]
+    tests: tuple[StatisticalTest, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     cells: list[Cell] = [results] if hasattr(results, "chain") else list(results)
     law_of = find if laws is None else laws
     found = [law_of(cell.chain) for cell in cells]
-    rows = [tests_of(cell, law) for cell, law in zip(cells, found, strict=True)]
+    rows = [examine(cell, law) for cell, law in zip(cells, found, strict=True)]
     judged = _adjust(rows, alpha)
     tested = sum(not math.isnan(test.p) for tests in judged for test in tests)
     compared = tuple(
@@ -152,11 +152,11 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     return Comparison(_verdict(judged), alpha, compared, None if path is None else str(path))
 
 
-def _adjust(rows: list[list[Test]], alpha: float) -> list[tuple[Test, ...]]:
+def _adjust(rows: list[list[StatisticalTest]], alpha: float) -> list[tuple[StatisticalTest, ...]]:
     """Holm's adjustment over all rows with a p-value, and the verdict of each."""
     adjusted = iter(holm([test.p for tests in rows for test in tests if not math.isnan(test.p)]))
 
-    def judged(test: Test) -> Test:
+    def judged(test: StatisticalTest) -> StatisticalTest:
         if math.isnan(test.p):
             return test
         p = next(adjusted)
@@ -165,6 +165,6 @@ def _adjust(rows: list[list[Test]], alpha: float) -> list[tuple[Test, ...]]:
     return [tuple(judged(test) for test in tests) for tests in rows]
 
 
-def _verdict(rows: Iterable[tuple[Test, ...]]) -> str:
+def _verdict(rows: Iterable[tuple[StatisticalTest, ...]]) -> str:
     verdicts = {test.verdict for tests in rows for test in tests}
     return DISAGREE if DISAGREE in verdicts else AGREE if AGREE in verdicts else NO_EXACT_LAW

@@ -87,9 +87,7 @@ def fixed_point(activation: Activation, gain: float, bias: float) -> float:
     return _bisect_log(lambda q: next_variance(activation, q, gain, bias) - q, 1e-300, s2 + b2 + 1e-300)
 
 
-def critical_gain(
-    activation: str, bias: float | None = None, negative_slope: float = 0.01
-) -> tuple[float, float]:
+def critical_gain(activation: str, bias: float | None = None, negative_slope: float = 0.01) -> tuple[float, float]:
     """The gain at which gradients neither grow nor shrink, chi(q*) = 1, at infinite width.
 
     Parameters

@@ -128,9 +128,7 @@ class Experiment:
         return experiment
 
     @classmethod
-    def from_text(
-        cls, text: str, overrides: Mapping[str, Any] | None = None, source: str = "experiment"
-    ) -> Experiment:
+    def from_text(cls, text: str, overrides: Mapping[str, Any] | None = None, source: str = "experiment") -> Experiment:
         """Make an experiment from the text of a TOML file; errors as in `from_toml`."""
         try:
             document = tomllib.loads(text)
@@ -225,9 +223,7 @@ class Experiment:
         size = len(self.to_json().encode())
         if size > MAX_JSON_BYTES:
             with _naming(source):
-                text = (
-                    f"the experiment written out takes {size} bytes: at most {MAX_JSON_BYTES} fit into a file"
-                )
+                text = f"the experiment written out takes {size} bytes: at most {MAX_JSON_BYTES} fit into a file"
                 raise ExperimentError(f"{text}; split it, or use fewer tables and shorter axes")
 
 
@@ -282,13 +278,9 @@ def _raw_tables(document: Mapping[str, Any]) -> list[Any]:
     if isinstance(raw, Chain | Mapping):
         return [raw]
     if not isinstance(raw, list | tuple) or not raw:
-        raise ExperimentError(
-            reject("chain", raw, "chain is a table [chain] or one or more tables [[chain]]")
-        )
+        raise ExperimentError(reject("chain", raw, "chain is a table [chain] or one or more tables [[chain]]"))
     if len(raw) > MAX_CELLS:
-        raise ExperimentError(
-            f"there are {len(raw)} chain tables: an experiment has at most {MAX_CELLS} cells"
-        )
+        raise ExperimentError(f"there are {len(raw)} chain tables: an experiment has at most {MAX_CELLS} cells")
     return list(raw)
 
 

@@ -49,9 +49,7 @@ def read_axis(field: Field, raw: object) -> Value | list[Value]:
     if not raw:
         raise ExperimentError(f"{field.name} = [] is an empty axis: list at least one value")
     if len(raw) > MAX_CELLS:
-        raise ExperimentError(
-            f"{field.name} lists {len(raw)} values: an experiment has at most {MAX_CELLS} cells"
-        )
+        raise ExperimentError(f"{field.name} lists {len(raw)} values: an experiment has at most {MAX_CELLS} cells")
     return _distinct(field, [field.normalise(value) for value in raw])
 
 
@@ -186,9 +184,7 @@ def _range_bounds(field: Field, raw: Mapping[str, object]) -> tuple[float, float
         key, allowed = "scale", 'one of "linear", "log"'
         if scale not in ("linear", "log"):
             raise Unsuitable
-        low, allowed = (
-            (0.0, "a number > 0 on a log scale") if scale == "log" else (-math.inf, "a finite number")
-        )
+        low, allowed = (0.0, "a number > 0 on a log scale") if scale == "log" else (-math.inf, "a finite number")
         key = "from"
         start = real(plain(raw[key]), low, above=scale == "log")
         key = "to"

@@ -27,11 +27,16 @@ _BLOCKS_IN_FLIGHT = 3
 # What the kernels cost on one core of a current AVX-512 machine, in nanoseconds of float32 arithmetic.
 _NS_DRAWN = 0.75  # a weight drawn and multiplied, each pass
 _NS_USED = 0.05  # a stored weight multiplied
-_NS_ORTHOGONAL = 1.5  # per n^3: a Gaussian matrix made orthogonal
+_NS_REFLECTED = 1.5  # a weight of an orthogonal matrix, drawn and applied as reflectors, each pass
+_NS_REFLECTOR = 150.0  # beside that for each reflector: keys and calls
+_NS_BUILT = 1.0  # per n^3: an orthogonal matrix formed from its reflectors
 _NS_UNIT = 3.0  # an activation with its derivative and its share of the norms, each pass
 _NS_UNIT_TANH = 12.0
 _NS_LAYER = 150.0  # keys, logarithms and calls, each pass
 _FLOAT64_FACTOR = 3.0
+
+# Vectors a kernel works in beside those it keeps of each layer.
+_WORKING_VECTORS = 21
 
 # Bytes of a result file beside its trajectories: per cell, and per layer and quantity of its summary.
 _FILE_BYTES_CELL = 40_000
@@ -193,9 +198,7 @@ def _round_up(chains: int) -> int:
 
 def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
     result = _bytes_result(experiment, chain)
-    kept = (
-        experiment.chains if experiment.record == "trajectories" else min(experiment.keep, experiment.chains)
-    )
+    kept = experiment.chains if experiment.record == "trajectories" else min(experiment.keep, experiment.chains)
     layers = len(experiment.quantities) * (chain.depth + 1)
     return CellPlan(
         chain=chain,
@@ -228,22 +231,30 @@ def _widest(chain: Chain) -> int:
 
 def _nanoseconds(chain: Chain, dtype: str) -> float:
     """Return the expected time of one chain, forward and backward, on one core."""
-    weights, passes = _weights(chain), 2
-    drawn = weights * _NS_DRAWN
-    if chain.init == "identity":
-        drawn = 0.0
-    elif chain.init == "orthogonal":
-        drawn += weights * _widest(chain) * _NS_ORTHOGONAL
-    products = drawn + passes * weights * chain.depth * _NS_USED if chain.tied else passes * drawn
     unit = _NS_UNIT_TANH if chain.activation == "tanh" else _NS_UNIT
-    other = passes * (_units(chain) * unit + chain.depth * _NS_LAYER)
-    return (products + other) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
+    vectors = 2 * (_units(chain) * unit + chain.depth * _NS_LAYER)
+    return (_matrix_nanoseconds(chain) + vectors) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
+
+
+def _matrix_nanoseconds(chain: Chain) -> float:
+    """Return what drawing and applying the matrices takes in both passes."""
+    weights = _weights(chain)
+    if chain.init == "identity":
+        return 0.0
+    if chain.tied:
+        made = weights * (_widest(chain) * _NS_BUILT if chain.init == "orthogonal" else _NS_DRAWN)
+        return made + 2 * weights * chain.depth * _NS_USED
+    if chain.init == "orthogonal":
+        return 2 * (weights * _NS_REFLECTED + _units(chain) * _NS_REFLECTOR)
+    return 2 * weights * _NS_DRAWN
 
 
 def _bytes_kernel(chain: Chain, itemsize: int) -> int:
-    """Return the working memory of one thread: a chain's activations, and matrices where they are stored."""
-    matrices = 4 if chain.tied or chain.init == "orthogonal" else 0
-    return itemsize * ((chain.depth + 1) * _widest(chain) + matrices * _widest(chain) ** 2)
+    """Return the working memory of one thread: derivatives by layer; a tied chain's states and matrices too."""
+    widest = _widest(chain)
+    vectors = (2 if chain.tied else 1) * (chain.depth + 1) + _WORKING_VECTORS
+    matrices = 3 if chain.tied else 0
+    return itemsize * (vectors * widest + matrices * widest**2)
 
 
 def _bytes_result(experiment: Experiment, chain: Chain) -> int:

@@ -127,9 +127,7 @@ def summary_variables(quantities: Iterable[str]) -> tuple[Variable, ...]:
         quantity = QUANTITIES[name]
         column = quantity.axes[1]
         for statistic, words in STATISTICS.items():
-            variables.append(
-                Variable(f"{name}_{statistic}", (column,), "<f8", f"{words}: {quantity.long_name}")
-            )
+            variables.append(Variable(f"{name}_{statistic}", (column,), "<f8", f"{words}: {quantity.long_name}"))
         long_name = f"quantiles over the stored chains with a finite value: {quantity.long_name}"
         variables.append(Variable(f"{name}_quantiles", ("quantile", column), "<f8", long_name))
     if "log_grad_norm" in quantities:

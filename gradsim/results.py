@@ -169,9 +169,7 @@ class Cell:
         Arrays over the layers (or weights), quantiles with an axis of probabilities before it; see
         `gradsim.summary.SummaryBuilder.result`.
         """
-        return (
-            MappingProxyType(summarise(self._arrays)) if self._given_summary is None else self._given_summary
-        )
+        return MappingProxyType(summarise(self._arrays)) if self._given_summary is None else self._given_summary
 
     def to_xarray(self) -> xr.Dataset:
         """Return trajectories and summary as an `xarray.Dataset` with named dimensions and coordinates.

@@ -27,9 +27,7 @@ def chains(draw: st.DrawFn) -> Chain:
         "kind": draw(st.sampled_from(["feedforward", "recurrent"])),
         "activation": draw(st.sampled_from(CHAIN_FIELDS["activation"].supported)),
         "init": draw(st.sampled_from(CHAIN_FIELDS["init"].supported)),
-        "gain": draw(
-            st.one_of(number, st.just(0), st.sampled_from(["he", "kaiming", "lecun", "xavier", "torch"]))
-        ),
+        "gain": draw(st.one_of(number, st.just(0), st.sampled_from(["he", "kaiming", "lecun", "xavier", "torch"]))),
         "input_scale": draw(number),
         "output_gradient": draw(st.sampled_from(["random", "ones", "loss"])),
     }
@@ -40,9 +38,7 @@ def chains(draw: st.DrawFn) -> Chain:
     if draw(st.booleans()):
         fields["bias"] = draw(st.one_of(st.just(0), number))
     if fields["activation"] == "leaky_relu":
-        fields["negative_slope"] = draw(
-            st.floats(-2, 2).filter(lambda slope: slope == 0 or abs(slope) > 1e-3)
-        )
+        fields["negative_slope"] = draw(st.floats(-2, 2).filter(lambda slope: slope == 0 or abs(slope) > 1e-3))
     if fields["kind"] == "recurrent":
         fields["input_noise"] = draw(number)
     left_out = draw(st.sets(st.sampled_from(sorted(fields.keys() - {"kind", "activation", "profile"}))))
@@ -84,10 +80,7 @@ def test_canonical_form_leaves_defaults_out_and_has_one_form_for_numbers_and_ali
     assert Chain(bias=-0.0) == Chain()
     # Under torch's gain the defaults of init and bias are others.
     assert Chain(gain="torch", init="uniform").canonical() == '{"gain":"torch"}'
-    assert (
-        Chain(gain="torch", init="gaussian", bias=0).canonical()
-        == '{"bias":0.0,"gain":"torch","init":"gaussian"}'
-    )
+    assert Chain(gain="torch", init="gaussian", bias=0).canonical() == '{"bias":0.0,"gain":"torch","init":"gaussian"}'
     assert Chain(profile=[64, 64, 64]) != Chain(width=64, depth=2)
 
 
@@ -122,9 +115,7 @@ def test_torch_is_uniform_with_its_own_bias() -> None:
         ({"activation": "tanh"}, 1.0, 0.0),
     ],
 )
-def test_critical_gain_is_resolved_and_keeps_its_name(
-    fields: dict[str, Any], gain: float, bias: float
-) -> None:
+def test_critical_gain_is_resolved_and_keeps_its_name(fields: dict[str, Any], gain: float, bias: float) -> None:
     chain = Chain(**fields, gain="critical", depth=3)
     assert chain.gains == pytest.approx([gain] * 3)
     assert chain.biases == pytest.approx([bias] * 3)
@@ -240,9 +231,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("fields", "parts"), REFUSED, ids=[repr(fields)[:40] for fields, _ in REFUSED])
-def test_a_bad_field_is_one_line_naming_key_value_and_what_is_allowed(
-    fields: dict[str, Any], parts: list[str]
-) -> None:
+def test_a_bad_field_is_one_line_naming_key_value_and_what_is_allowed(fields: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ExperimentError) as caught:
         Chain(**fields)
     message = str(caught.value)

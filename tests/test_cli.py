@@ -7,11 +7,6 @@ import errno
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -22,30 +17,7 @@ from gradsim.commands.flags import take_overrides
 from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
 from tests import fake_backend
 
-ROOT = Path(__file__).resolve().parent.parent
 LINEAR = ("--activation", "linear", "--width", "8", "--depth", "5", "--gain", "1", "--chains", "128")
-
-
-class Outcome:
-    def __init__(self, status: int, stdout: str, stderr: str) -> None:
-        self.status, self.stdout, self.stderr = status, stdout, stderr
-
-
-@pytest.fixture
-def call(monkeypatch, tmp_path, capsys):
-    """Call the command line in an empty folder: status, standard output, standard error."""
-    monkeypatch.setitem(sys.modules, "gradsim.backends", fake_backend.as_module())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GRADSIM_DEBUG", raising=False)
-
-    def calling(*arguments: str) -> Outcome:
-        capsys.readouterr()
-        status = status_of(arguments)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(status, captured.out, captured.err)
-
-    return calling
 
 
 @pytest.fixture
@@ -251,7 +223,7 @@ BAD_USAGE = {
     "not supported yet": (("run", "--skip", "1"), "skip is not supported by any kernel yet"),
     "an activation not supported yet": (("run", "--activation", "gelu"), "not supported by any kernel yet"),
     "no CUDA yet": (("run", "--device", "cuda"), "device"),
-    "too large": (("run", "--width", "2000000", "--init", "orthogonal"), "of memory"),
+    "too large": (("run", "--width", "2000000", "--kind", "recurrent"), "of memory"),
     "a grid too large": (("run", "--width", "1:200:200", "--depth", "1:200:200"), "40000 cells"),
     "no threads": (("run", "--threads", "0"), "threads = 0"),
     "threads that are none": (("run", "--threads", "many"), "--threads"),
@@ -455,120 +427,30 @@ class TestPresets:
         assert gradsim.Experiment.from_toml("again.toml") == gradsim.Experiment.from_text(text)
 
 
+class TestBench:
+    @pytest.fixture(autouse=True)
+    def no_timing(self, monkeypatch):
+        """Nothing is timed: `run_microbench` has tests of its own."""
+        kernel = {"kernel": "linear", "ns_per_weight": 1.0, "numpy_ns_per_weight": 9.0, "numpy_ratio": 9.0}
+        kernel |= {"floor_ns_per_weight": None, "floor_ratio": float("nan")}
+        document = {"kernels": [kernel], "counting": "per weight", "machine": {"threads": 1}}
+        monkeypatch.setattr("gradsim.microbench.run_microbench", lambda quick: {**document, "quick": quick})
+
+    def test_table(self, call):
+        done = call("bench")
+        assert done.status == 0
+        assert done.stdout.splitlines()[2].split() == ["linear", "1.000", "9.000", "9.00", "-", "-"]
+
+    @pytest.mark.parametrize("quick", [False, True])
+    def test_json(self, call, quick):
+        document = strict_json(call("bench", "--json", *(["--quick"] if quick else [])).stdout)
+        assert document["quick"] is quick
+        assert document["kernels"][0]["floor_ratio"] is None
+
+
 def test_take_overrides_leaves_the_rest():
     names = [*CHAIN_FIELDS, *LATER_FIELDS, *HEAD_FIELDS, *RUN_FIELDS]
     values = {name: () for name in names if name != "title"}
     values |= {"width": ("8", "16"), "profile": ("2,3", "4,5"), "other": 1}
     assert take_overrides(values) == {"width": ("16",), "profile": ("2,3", "4,5")}
     assert values == {"other": 1}
-
-
-def start(*arguments: str, seconds: float = 0.0, **options) -> subprocess.Popen[str]:
-    """The command line with the fake backend, as a process of its own."""
-    program = [sys.executable, str(ROOT / "tests" / "fake_backend.py"), str(seconds), *arguments]
-    return subprocess.Popen(
-        program,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        **options,
-    )
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-class TestProcesses:
-    @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-    def test_signals(self, tmp_path, name, status):
-        process = start("run", *LINEAR, "--chains", "6400", "--block", "64", seconds=60.0, cwd=tmp_path)
-        wait_for(tmp_path / "run.h5.parts" / "result.h5")
-        time.sleep(0.3)
-        begun = time.monotonic()
-        process.send_signal(getattr(signal, name))
-        time.sleep(0.2)
-        process.send_signal(getattr(signal, name))
-        out, err = process.communicate(timeout=30)
-        assert time.monotonic() - begun < 4.0, "the second signal drops the block at once"
-        assert process.returncode == status
-        assert out == ""
-        assert err.splitlines() == [f"gradsim: interrupted by {name}: the run is dropped and run.h5 not written"]
-        assert os.listdir(tmp_path) == []
-
-    def test_info_while_it_runs(self, call, tmp_path):
-        process = start("run", *LINEAR, "--chains", "6400", "--block", "64", seconds=0.2, cwd=tmp_path)
-        wait_for(tmp_path / "run.h5.parts" / "progress.json")
-        done = call("info", "run.h5")
-        assert done.status == 0
-        assert f"being written by process {process.pid} on " in done.stdout
-        document = strict_json(call("info", "run.h5", "--json").stdout)
-        assert document["complete"] is False and document["running"] is True
-        assert 0 < document["cells"][0]["chains_done"] < 6400
-        process.kill()
-        process.communicate(timeout=30)
-        assert strict_json(call("info", "run.h5", "--json").stdout)["running"] is False
-        assert "left unfinished by process" in call("info", "run.h5").stdout
-        assert call("run", *LINEAR, "--chains", "6400", "-o", "run.h5").status == 2
-        assert call("run", *LINEAR, "--chains", "6400", "-o", "run.h5", "--resume").status == 0
-        assert os.listdir(tmp_path) == ["run.h5"]
-
-    def test_nohup_is_respected(self, tmp_path):
-        process = start("run", *LINEAR, seconds=1.0, cwd=tmp_path, preexec_fn=_ignore_hangup)
-        wait_for(tmp_path / "run.h5.parts")
-        process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert os.listdir(tmp_path) == ["run.h5"]
-
-    @pytest.mark.parametrize(
-        ("arguments", "status"),
-        [(("run", *LINEAR), 0), (("--help",), 0), (("compare", "wrong.h5"), 3)],
-    )
-    def test_a_reader_that_goes_away(self, call, tmp_path, arguments, status):
-        call("run", *LINEAR, "--activation", "relu", "-o", "wrong.h5")
-        process = start(*arguments, cwd=tmp_path)
-        process.stdout.close()
-        err = process.stderr.read()
-        process.wait(timeout=30)
-        assert process.returncode == status
-        assert "Broken pipe" not in err and "Traceback" not in err
-        process.stderr.close()
-
-    def test_a_full_device(self, tmp_path):
-        if not Path("/dev/full").exists():
-            pytest.skip("there is no /dev/full here")
-        with open("/dev/full", "w") as full:
-            program = [sys.executable, "-m", "gradsim", "presets"]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr
-
-    def test_progress_lines(self, tmp_path):
-        program = (
-            "import sys, gradsim.progress as p\n"
-            "p.LineProgress.__init__.__defaults__ = (0.0, *p.LineProgress.__init__.__defaults__[1:])\n"
-            "from tests import fake_backend; sys.modules['gradsim.backends'] = fake_backend.as_module()\n"
-            "from gradsim.cli import main; main()\n"
-        )
-        arguments = ["run", *LINEAR, "--block", "64", "--threads", "1"]
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr
-        assert "64 of 128 chains (50 %)" in done.stderr
-        assert "chains (" not in done.stdout
-
-
-def _ignore_hangup() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -75,9 +75,7 @@ def test_document():
 def test_p_values_are_adjusted_over_the_file():
     one, both = compare([cell(LINEAR)]), compare([cell(LINEAR), cell(RELU, seed=1)])
     raw = sorted(test.p for c in both.cells for test in c.tests if not math.isnan(test.p))
-    smallest = min(
-        (test for c in both.cells for test in c.tests if not math.isnan(test.p)), key=lambda t: t.p
-    )
+    smallest = min((test for c in both.cells for test in c.tests if not math.isnan(test.p)), key=lambda t: t.p)
     assert smallest.p_adjusted == pytest.approx(min(1.0, raw[0] * len(raw)))
     assert by_statistic(one)["mean"].p == by_statistic(both)["mean"].p
     assert by_statistic(one)["mean"].p_adjusted <= by_statistic(both)["mean"].p_adjusted
@@ -146,9 +144,7 @@ def test_size():
     smallest = []
     for _ in range(400):
         comparison = compare([StandIn(chain, draw(chain, n, rng)) for chain, n in chains])
-        smallest.append(
-            min(test.p_adjusted for c in comparison.cells for test in c.tests if test.p_adjusted >= 0)
-        )
+        smallest.append(min(test.p_adjusted for c in comparison.cells for test in c.tests if test.p_adjusted >= 0))
     rejected = np.array(smallest)
     assert 0.08 < np.mean(rejected <= 0.2) < 0.26
     assert np.mean(rejected <= 0.05) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 400)
@@ -159,9 +155,7 @@ def test_detectable_gain_error_is_found_with_power_nine_tenths():
     rng = np.random.default_rng(2)
     error = compare([StandIn(chain, draw(chain, 500, rng))]).cells[0].detectable_gain_error
     wrong = chain.replace(gain=1.0 + error)
-    found = [
-        by_statistic(compare([StandIn(chain, draw(wrong, 500, rng))]))["mean"].verdict for _ in range(300)
-    ]
+    found = [by_statistic(compare([StandIn(chain, draw(wrong, 500, rng))]))["mean"].verdict for _ in range(300)]
     assert found.count("disagree") / 300 == pytest.approx(0.9, abs=0.07)
 
 

@@ -55,11 +55,7 @@ def test_a_file_gives_its_cells_in_order(tmp_path: Path) -> None:
     assert experiment.quantities == ("log_grad_norm", "log_grad_max")
     assert (experiment.method, experiment.device, experiment.streams) == ("dense", "cpu", "independent")
     assert experiment.cells == (
-        *(
-            Chain(activation=activation, width=width)
-            for activation in ("linear", "relu")
-            for width in (64, 256)
-        ),
+        *(Chain(activation=activation, width=width) for activation in ("linear", "relu") for width in (64, 256)),
         *(Chain(kind="recurrent", gain=gain, width=8) for gain in (0.5, 1.0, 1.5)),
     )
     assert Experiment.from_text(EXAMPLE) == Experiment.from_toml(str(path)) == experiment
@@ -91,9 +87,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 "activation": axis(st.sampled_from(["linear", "relu", "tanh"])),
                 "width": axis(st.integers(1, 99)),
                 "depth": axis(st.integers(1, 99)),
-                "gain": axis(
-                    st.one_of(st.floats(0.5, 3), st.sampled_from(["he", "torch", "xavier", "lecun"]))
-                ),
+                "gain": axis(st.one_of(st.floats(0.5, 3), st.sampled_from(["he", "torch", "xavier", "lecun"]))),
                 "bias": axis(st.floats(0.5, 3)),
                 "init": axis(st.sampled_from(["gaussian", "uniform", "orthogonal"])),
             },
@@ -326,12 +320,8 @@ NAMES = [
     "x",
 ]
 ANYTHING = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3)
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
-    ),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)),
     max_leaves=6,
 )
 

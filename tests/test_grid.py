@@ -17,9 +17,7 @@ from gradsim.grid import count_cells, expand, override, parse_flag, read_table
 def test_cells_are_the_product_in_the_order_written_the_last_axis_fastest() -> None:
     table = read_table({"gain": [1, 2], "activation": "relu", "width": [3, 4, 5]})
     cells = list(expand(table))
-    assert [(cell["gain"], cell["width"]) for cell in cells] == [
-        (g, w) for g in (1.0, 2.0) for w in (3, 4, 5)
-    ]
+    assert [(cell["gain"], cell["width"]) for cell in cells] == [(g, w) for g in (1.0, 2.0) for w in (3, 4, 5)]
     assert list(cells[0]) == ["gain", "activation", "width"]
     assert count_cells(table) == len(cells) == 6
 

@@ -146,9 +146,7 @@ def test_a_complete_file_of_the_same_experiment(path: Path) -> None:
         ({"record": "summary"}, "record is trajectories there and summary here"),
     ],
 )
-def test_a_complete_file_of_another_experiment(
-    path: Path, changes: dict[str, object], difference: str
-) -> None:
+def test_a_complete_file_of_another_experiment(path: Path, changes: dict[str, object], difference: str) -> None:
     synthetic.write(path, synthetic.tiny())
     other = synthetic.tiny(**changes)
     with pytest.raises(OutputExistsError) as caught:
@@ -247,9 +245,7 @@ def test_a_folder_that_is_not_writable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC])
-def test_a_folder_in_which_nothing_can_be_made(
-    path: Path, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_in_which_nothing_can_be_made(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -281,9 +277,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_disk_that_is_full_at_any_moment(
-    path: Path, existing: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_full_at_any_moment(path: Path, existing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if existing:
         synthetic.write(path, synthetic.tiny(seed=9))
     before = {entry.name: entry.read_bytes() for entry in path.parent.iterdir()}
@@ -298,9 +292,7 @@ def test_a_disk_that_is_full_at_any_moment(
         try:
             synthetic.write(path, synthetic.tiny(), overwrite=existing)
         except StorageError as error:
-            expected = (
-                f"cannot write {path}: No space left on device: free some space or write to another disk"
-            )
+            expected = f"cannot write {path}: No space left on device: free some space or write to another disk"
             assert str(error) == expected
             assert {entry.name: entry.read_bytes() for entry in path.parent.iterdir()} == before
         else:

@@ -59,9 +59,7 @@ def test_an_experiment_is_a_file_or_else_a_preset(tmp_path: Path, monkeypatch: p
         find_experiment("missing")
 
 
-def test_presets_of_a_wheel_are_found_inside_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_presets_of_a_wheel_are_found_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site" / "gradsim"
     monkeypatch.setattr(presets, "_PACKAGE", package)
     with pytest.raises(GradsimError, match="install gradsim again"):

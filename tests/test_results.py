@@ -123,9 +123,7 @@ def test_gradsim_open_is_this(path: Path) -> None:
 def test_arrays_are_read_when_used_and_then_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     get = h5py.Dataset.__getitem__
-    monkeypatch.setattr(
-        h5py.Dataset, "__getitem__", lambda self, key: read.append(self.name) or get(self, key)
-    )
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda self, key: read.append(self.name) or get(self, key))
     cell = open_result(path)[1]
     assert read == []
     first = cell.log_grad_norm
@@ -196,8 +194,11 @@ def test_lazy_arrays_are_a_mapping() -> None:
 # --- xarray
 
 
-def test_a_cell_as_a_dataset(results: Results) -> None:
+def test_a_cell_as_a_dataset(results: Results, tmp_path: Path) -> None:
     data = results[2].to_xarray()
+    data.to_netcdf(tmp_path / "cell.nc", engine="h5netcdf")
+    with xarray.open_dataset(tmp_path / "cell.nc", engine="netcdf4") as again:
+        xarray.testing.assert_equal(again, data)
     assert dict(data.sizes) == {"chain": 200, "layer": 5, "weight": 1, "quantile": 9}
     assert data["log_grad_norm"].dims == ("chain", "layer")
     assert data["log_weight_grad_norm"].dims == ("chain", "weight")
@@ -208,12 +209,11 @@ def test_a_cell_as_a_dataset(results: Results) -> None:
     assert data.attrs["chains"] == 200
 
 
-def test_results_as_a_tree(results: Results, tmp_path: Path) -> None:
+def test_results_as_a_tree(results: Results) -> None:
     tree = results.to_xarray()
     assert tree.attrs["format"] == "gradsim"
     assert len(tree["cells"].children) == 4
     xarray.testing.assert_identical(tree["cells/0001"].to_dataset(inherit=False), results[1].to_xarray())
-    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
 
 
 # --- tables
@@ -245,9 +245,7 @@ def test_a_table_has_one_row_per_cell_quantity_and_layer(results: Results) -> No
 
 
 @pytest.mark.parametrize("package", ["xarray", "pandas"])
-def test_a_missing_package_is_one_clear_line(
-    results: Results, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_one_clear_line(results: Results, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     convert = {"xarray": "to_xarray", "pandas": "to_dataframe"}[package]
     for holder in (results, results[0]):

@@ -189,9 +189,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, record: str) -> None:
             assert cell.summary[name].tobytes() == values.tobytes(), name
 
 
-def test_trajectories_too_large_to_hold_are_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trajectories_too_large_to_hold_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = synthetic.experiment()
     held = synthetic.write(tmp_path / "held.h5", of).read_bytes()
     monkeypatch.setattr(store_cells, "HELD_BYTES", 0)

@@ -187,7 +187,11 @@ def test_bench_table():
         "kernel": "linear backward n=256",
         "ns_per_weight": 0.5,
         "numpy_ns_per_weight": 9.0,
+        "numpy_ratio": 18.0,
         "floor_ns_per_weight": None,
+        "floor_ratio": None,
     }
-    line = bench_table({"kernels": [kernel]}).splitlines()[-1]
-    assert line.split() == ["linear", "backward", "n=256", "0.500", "9.000", "18.00", "-", "-"]
+    machine = {"processor": "A processor", "threads": 1, "wall_seconds": 0.0}
+    lines = bench_table({"kernels": [kernel], "counting": "per weight", "machine": machine}).splitlines()
+    assert lines[2].split() == ["linear", "backward", "n=256", "0.500", "9.000", "18.00", "-", "-"]
+    assert lines[-2:] == ["One thread; ns per weight.", "A processor, 1 thread."]

@@ -200,9 +200,10 @@ def _origin(document: Document) -> str:
 
 def _machine(provenance: Document) -> str:
     facts = [provenance.get("processor")]
-    if provenance.get("threads") is not None:
-        facts.append(f"{provenance['threads']} threads")
-    if provenance.get("wall_seconds") is not None:
+    threads = provenance.get("threads")
+    if threads is not None:
+        facts.append("1 thread" if threads == 1 else f"{threads} threads")
+    if provenance.get("wall_seconds"):
         facts.append(f"{provenance['wall_seconds']:,.1f} s")
     return ", ".join(fact for fact in facts if fact)
 
@@ -227,7 +228,7 @@ def _count(count: int | None) -> str:
 
 _BENCH = (
     Column("kernel"),
-    Column("ns per weight", right=True),
+    Column("ns/weight", right=True),
     Column("NumPy", right=True),
     Column("NumPy / ours", right=True),
     Column("floor", right=True),
@@ -235,18 +236,19 @@ _BENCH = (
 )
 
 
-def bench_table(document: Document) -> str:
+def bench_table(document: Document, width: int = WIDTH) -> str:
     """Nanoseconds per weight of each kernel beside NumPy and the floor, of a `bench --json` document."""
-    return render(_BENCH, [[_kernel(kernel)] for kernel in document["kernels"]])
+    table = render(_BENCH, [[_kernel(kernel)] for kernel in document["kernels"]], width)
+    notes = [f"One thread; ns {document['counting']}.", f"{_machine(document['machine'])}."]
+    return "\n".join([table, "", *(line for note in notes for line in wrap(note, width))])
 
 
 def _kernel(kernel: Document) -> Row:
-    ours, peer, floor = (kernel[f"{who}ns_per_weight"] for who in ("", "numpy_", "floor_"))
     return [
         kernel["kernel"],
-        number(ours, 3),
-        number(peer, 3),
-        number(peer / ours if peer else None, 2),
-        number(floor, 3),
-        number(ours / floor if floor else None, 2),
+        number(kernel["ns_per_weight"], 3),
+        number(kernel["numpy_ns_per_weight"], 3),
+        number(kernel["numpy_ratio"], 2),
+        number(kernel["floor_ns_per_weight"], 3),
+        number(kernel["floor_ratio"], 2),
     ]

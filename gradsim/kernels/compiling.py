@@ -87,9 +87,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = _CACHE
     try:
-        dispatcher = numba.njit(
-            nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=False
-        )(function)
+        dispatcher = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=False)(
+            function
+        )
     finally:
         numba.config.CACHE_DIR = before
     _heal(dispatcher)

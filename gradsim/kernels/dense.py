@@ -29,8 +29,8 @@ from .compiling import kernel, part
 from .layout import (
     ACTIVATION,
     BACKWARD,
+    CLOSE,
     DRAW,
-    FINISH,
     FORWARD,
     GRAD,
     GRAD_MAX,
@@ -42,6 +42,7 @@ from .layout import (
     START,
     STEPS,
     STORED,
+    TURN,
     WEIGHT_GRAD,
     D,
     G,
@@ -84,9 +85,10 @@ def set_key(key, cell, chain, layer, purpose):
     key[0], key[1], key[2], key[3] = rng.layer_key(cell[0], cell[1], cell[2], cell[3], chain, layer, purpose)
 
 
-@part
+@kernel
 def add_scaled(z, x, n, deviation, e):
     """z 2^e += deviation x; returns the new exponent, large enough for both."""
+    keep_out_of_line()
     own = math.frexp(deviation)[1]
     if own > e:
         shift(z, n, max(e - own, -2000))
@@ -97,9 +99,10 @@ def add_scaled(z, x, n, deviation, e):
     return e
 
 
-@part
+@kernel
 def activate(spec, z, h, slopes, n, e):
     """h = phi(z 2^e), slopes = phi'(z 2^e), for the activation's code; returns the exponent of h."""
+    keep_out_of_line()
     if spec.activation == LINEAR:
         copy(z, h, n)
         return e
@@ -124,9 +127,10 @@ def activate(spec, z, h, slopes, n, e):
     return 0
 
 
-@part
+@kernel
 def record_state(spec, layers, progress, vectors, states, out, layer):
     """Normalise h_l and write down its norm."""
+    keep_out_of_line()
     n = layers[layer].width
     h = vectors[H]
     e, _, log_norm = normalise(h, n, progress.h_exponent)
@@ -139,9 +143,10 @@ def record_state(spec, layers, progress, vectors, states, out, layer):
         copy(h, states[layer], len(h))
 
 
-@part
+@kernel
 def record_gradient(layers, progress, vectors, out, layer):
     """Normalise g_l and write down its norm and largest entry; returns ln ||g_l|| as held."""
+    keep_out_of_line()
     n = layers[layer].width
     g = vectors[G]
     e, log_max, log_norm = normalise(g, n, progress.g_exponent)
@@ -153,7 +158,7 @@ def record_gradient(layers, progress, vectors, out, layer):
 
 
 @part
-def start_backward(spec, layers, progress, vectors, key, cell, chain, out):
+def step_turn(spec, layers, progress, vectors, key, cell, chain, out):
     """g_L: uniform on the sphere, all ones, or h_L; then the backward pass."""
     depth = spec.depth
     n = layers[depth].width
@@ -175,7 +180,7 @@ def start_backward(spec, layers, progress, vectors, key, cell, chain, out):
 
 
 @part
-def start_chain(spec, layers, progress, vectors, states, squares, key, cell, chain, out):
+def step_start(spec, layers, progress, vectors, states, squares, key, cell, chain, out):
     """h_0 = input_scale times standard normals, then the forward pass; or g_L at once where nothing needs it."""
     progress.pending = 0
     progress.outer_exponent = -(2**62)
@@ -183,7 +188,7 @@ def start_chain(spec, layers, progress, vectors, states, squares, key, cell, cha
         for i in range(squares.shape[1]):
             clear(squares[OUTER, i], 0)
     if not spec.forward:
-        start_backward(spec, layers, progress, vectors, key, cell, chain, out)
+        enter(progress, TURN, spec.depth)
         return
     n = layers[0].width
     h = vectors[H]
@@ -242,9 +247,10 @@ def take_slopes(spec, layers, progress, vectors, slopes, layer):
     return -math.inf
 
 
-@part
+@kernel
 def add_outer(layers, progress, vectors, states, squares, active, layer):
     """Add the pending steps, of which `layer` is the last, to the tied weight gradient in its own exponent."""
+    keep_out_of_line()
     pending = progress.pending
     outer, scratch = squares[OUTER], vectors[SCRATCH]
     n = len(outer)
@@ -283,9 +289,16 @@ def note_weight_gradient(spec, layers, progress, vectors, states, squares, activ
 
 
 @part
-def end_chain(spec, layers, progress, vectors, states, squares, active, out, layer, value):
-    """Close a chain: g_{layer-1} is `value` and, where that is -inf or NaN, so is all below; else layer is 1."""
-    chain = progress.chain
+def close(progress, layer, value):
+    """Go to the end of a chain: ln ||g_{layer-1}|| is `value` and, where that is -inf or NaN, so it is below."""
+    enter(progress, CLOSE, layer)
+    progress.last_value = value
+
+
+@part
+def step_close(spec, layers, progress, vectors, states, squares, active, out):
+    """Write what is left of a chain: layers below a gradient that vanished, a tied weight gradient."""
+    chain, layer, value = progress.chain, progress.layer, progress.last_value
     for below in range(layer - 1):
         out[GRAD, chain, below] = value
         out[GRAD_MAX, chain, below] = value
@@ -300,11 +313,12 @@ def end_chain(spec, layers, progress, vectors, states, squares, active, out, lay
             total += sum_of_squares(outer[i], len(outer))
         log_total = 0.5 * math.log(total) + progress.outer_exponent * LN2 + progress.g_offset
         out[WEIGHT_GRAD, chain, 0] = math.nan if math.isnan(value) else (log_total if total > 0 else -math.inf)
-    enter(progress, FINISH, 0)
+    progress.chain += 1
+    enter(progress, DRAW if spec.action == STORED else START, 0)
 
 
 @part
-def end_backward(spec, layers, progress, vectors, states, squares, active, out, layer):
+def end_backward(layers, progress, vectors, out, layer):
     """From W^T d to g_{l-1}: scale and norm; then the next layer, or the end."""
     n = layers[layer - 1].width
     g = vectors[G]
@@ -314,7 +328,7 @@ def end_backward(spec, layers, progress, vectors, states, squares, active, out, 
     progress.g_exponent += layers[layer].exponent
     log_norm = record_gradient(layers, progress, vectors, out, layer - 1)
     if layer == 1 or not math.isfinite(log_norm):
-        end_chain(spec, layers, progress, vectors, states, squares, active, out, layer, log_norm)
+        close(progress, layer, log_norm)
     else:
         enter(progress, BACKWARD, layer - 1)
 
@@ -348,7 +362,7 @@ def step_forward(spec, layers, progress, vectors, slopes, states, squares, activ
         if layer < spec.depth:
             enter(progress, FORWARD, layer + 1)
         else:
-            start_backward(spec, layers, progress, vectors, key, cell, chain, out)
+            enter(progress, TURN, layer)
     return (last - first) * cost + rows
 
 
@@ -360,7 +374,7 @@ def step_backward(spec, layers, progress, vectors, slopes, states, squares, acti
     if progress.unit == 0:
         log_d = take_slopes(spec, layers, progress, vectors, slopes, layer)
         if not math.isfinite(log_d):
-            end_chain(spec, layers, progress, vectors, states, squares, active, out, layer + 1, log_d)
+            close(progress, layer + 1, log_d)
             return rows
         note_weight_gradient(spec, layers, progress, vectors, states, squares, active, out, layer, log_d)
         progress.units = begin_backward(spec, vectors, active, rows, columns)
@@ -369,7 +383,7 @@ def step_backward(spec, layers, progress, vectors, slopes, states, squares, acti
     set_key(key, cell, chain, layer, WEIGHT)
     backward_part(spec, vectors, squares, active, key, rows, columns, first, last)
     if last == progress.units:
-        end_backward(spec, layers, progress, vectors, states, squares, active, out, layer)
+        end_backward(layers, progress, vectors, out, layer)
     return (last - first) * cost + columns
 
 
@@ -394,9 +408,10 @@ def advance(memory, cell, first_chain, count, out, budget):
         elif progress.phase == DRAW:
             budget -= step_draw(spec, progress, vectors, squares, key, cell, chain, budget)
         elif progress.phase == START:
-            start_chain(spec, layers, progress, vectors, states, squares, key, cell, chain, out)
+            step_start(spec, layers, progress, vectors, states, squares, key, cell, chain, out)
             budget -= layers[0].width
+        elif progress.phase == TURN:
+            step_turn(spec, layers, progress, vectors, key, cell, chain, out)
         else:
-            progress.chain += 1
-            enter(progress, DRAW if spec.action == STORED else START, 0)
+            step_close(spec, layers, progress, vectors, states, squares, active, out)
     return progress.chain == count

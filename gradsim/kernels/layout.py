@@ -35,7 +35,7 @@ OUTPUT_CODES = {"random": RANDOM, "ones": ONES, "loss": LOSS}
 QUANTITY_ROWS = {"log_grad_norm": 0, "log_activation_norm": 1, "log_weight_grad_norm": 2, "log_grad_max": 3}
 GRAD, ACTIVATION, WEIGHT_GRAD, GRAD_MAX = range(4)
 
-START, DRAW, FORWARD, BACKWARD, FINISH = range(5)
+START, DRAW, FORWARD, TURN, BACKWARD, CLOSE = range(6)
 
 # Working vectors, rows of one array; from STEPS on, the steps a tied weight gradient still has to be given.
 H, Z, G, D, SCRATCH, STEPS = range(6)
@@ -88,6 +88,7 @@ PROGRESS = np.dtype(
         ("outer_exponent", np.int64),
         ("pending", np.int64),  # steps not yet added to a tied weight gradient
         ("g_offset", np.float64),  # ln of the factor between g as held and g
+        ("last_value", np.float64),  # ln ||g|| of the last layer that was worked out; -inf and NaN hold below it too
     ],
     align=True,
 )

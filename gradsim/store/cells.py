@@ -9,12 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsim.quantities import (
-    Variable,
-    axis_lengths,
-    coordinates,
-    trajectory_variables,
-)
+from gradsim.quantities import Variable, axis_lengths, coordinates, trajectory_variables
 from gradsim.store import hdf
 from gradsim.store.digest import RowDigest, cell_digest, object_line
 from gradsim.store.encoding import encode_chunk
@@ -42,6 +37,11 @@ class CellWriter:
         The cell's group, empty.
     chain : Chain
     experiment : Experiment
+
+    Raises
+    ------
+    ValueError
+        For a block that does not belong, in `add`.
     """
 
     def __init__(self, group: h5py.Group, chain: Chain, experiment: Experiment) -> None:

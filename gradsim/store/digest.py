@@ -182,9 +182,7 @@ class RowDigest:
         return hashlib.sha256(b"".join(self._blocks[at] for at in sorted(self._blocks))).hexdigest()
 
 
-def object_line(
-    path: str, attributes: Mapping[str, Any], array: tuple[str, tuple[int, ...], str] | None = None
-) -> str:
+def object_line(path: str, attributes: Mapping[str, Any], array: tuple[str, tuple[int, ...], str] | None = None) -> str:
     """Return the line of a group, or with `array` (dtype, shape, digest) of a dataset."""
     line: dict[str, Any] = {"path": path, "attributes": dict(attributes)}
     if array is not None:

@@ -76,9 +76,7 @@ def create_chunked(parent: h5py.Group, variable: Variable, shape: tuple[int, int
     return _create(parent, variable, shape, creation)
 
 
-def _create(
-    parent: h5py.Group, variable: Variable, shape: tuple[int, ...], creation: h5p.PropDCID
-) -> h5py.Dataset:
+def _create(parent: h5py.Group, variable: Variable, shape: tuple[int, ...], creation: h5p.PropDCID) -> h5py.Dataset:
     creation.set_obj_track_times(False)
     kind = h5t.py_create(np.dtype(variable.dtype))
     space = h5s.create_simple(shape)

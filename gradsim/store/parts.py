@@ -117,9 +117,7 @@ class PartsFolder:
         try:
             os.link(self.result, self.path)
         except FileExistsError:
-            text = (
-                f"{self.path} appeared during the run and is left alone; the finished result is {self.result}"
-            )
+            text = f"{self.path} appeared during the run and is left alone; the finished result is {self.result}"
             raise OutputExistsError(f"{text}: move it to where you want it") from None
         except OSError:
             # Not every file system has hard links; what remains is a check just before.

@@ -111,9 +111,7 @@ def _cell_problems(source: ResultFile, group: h5py.Group, chain: Chain) -> Itera
             yield from _chunk_problems(path, dataset)
 
 
-def _dataset_problems(
-    path: str, dataset: h5py.Dataset, variable: Variable, shape: tuple[int, ...]
-) -> Iterator[str]:
+def _dataset_problems(path: str, dataset: h5py.Dataset, variable: Variable, shape: tuple[int, ...]) -> Iterator[str]:
     if dataset.dtype != np.dtype(variable.dtype) or dataset.shape != shape:
         yield f"{path} is {dataset.dtype} {dataset.shape} where {variable.dtype} {shape} belongs"
     if read_attributes(dataset) != variable.attributes:

@@ -96,9 +96,7 @@ class ResultWriter:
         self._note = ProgressNote(self._parts.folder, len(experiment.cells))
         with self._aborting():
             cells = hdf.create_group(self._file, CELLS)
-            self._groups = [
-                hdf.create_group(cells, cell_name(index)) for index in range(len(experiment.cells))
-            ]
+            self._groups = [hdf.create_group(cells, cell_name(index)) for index in range(len(experiment.cells))]
 
     def write(self, block: Block, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write a block of chains.

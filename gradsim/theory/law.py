@@ -36,11 +36,7 @@ class Increment:
         """Probability of lying further than `distance` standard deviations from the mean; 0 where unknown."""
         mean, var = self.cumulants[:2].tolist()
         reach = distance * math.sqrt(var)
-        ends = (
-            Sum(Counter(self.parts), self.constant).cdf(np.array([mean - reach, mean + reach]))
-            if var
-            else None
-        )
+        ends = Sum(Counter(self.parts), self.constant).cdf(np.array([mean - reach, mean + reach])) if var else None
         return 0.0 if ends is None else float(ends[0] + 1.0 - ends[1])
 
     @cached_property

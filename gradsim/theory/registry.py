@@ -64,7 +64,7 @@ def predict(chain: Chain) -> Prediction:
     --------
     >>> import gradsim
     >>> prediction = gradsim.predict(gradsim.Chain(activation="linear", width=64, depth=50, gain=1.0))
-    >>> prediction.validity, round(prediction.mean[0], 4)
+    >>> prediction.validity, round(float(prediction.mean[0]), 4)
     ('exact', -0.3927)
     """
     return Prediction(chain, find(chain))

@@ -34,9 +34,7 @@ def gaussian_relu(chain: Chain) -> Law | None:
     """
     if not (_is_rectifier(chain, "relu") and chain.init == "gaussian"):
         return None
-    return _law(
-        chain, "gaussian-relu", gaussian_increments(chain), _SOURCES["gaussian"] + " (Hanin and Nica 2018)"
-    )
+    return _law(chain, "gaussian-relu", gaussian_increments(chain), _SOURCES["gaussian"] + " (Hanin and Nica 2018)")
 
 
 def orthogonal_relu(chain: Chain) -> Law | None:

@@ -96,9 +96,7 @@ class LogBeta:
 
     @cached_property
     def cumulants(self) -> FloatArray:
-        return log_gamma_cumulants(self.inside / 2.0) - log_gamma_cumulants(
-            (self.inside + self.outside) / 2.0
-        )
+        return log_gamma_cumulants(self.inside / 2.0) - log_gamma_cumulants((self.inside + self.outside) / 2.0)
 
     @property
     def pole(self) -> float:
@@ -159,9 +157,7 @@ class LogActiveFraction:
         """From K = n, n - 1 downward by Gamma(a + 1) = a Gamma(a): two gamma functions instead of n."""
         n, weights = self.width, self._active[1]
         ratio = {n: np.ones_like(s)}
-        ratio[n - 1] = (
-            np.exp(log_gamma_ratio((n - 1) / 2.0, s) - log_gamma_ratio(n / 2.0, s)) if n > 1 else ratio[n]
-        )
+        ratio[n - 1] = np.exp(log_gamma_ratio((n - 1) / 2.0, s) - log_gamma_ratio(n / 2.0, s)) if n > 1 else ratio[n]
         total = weights[-1] * ratio[n]
         for k in range(n - 1, 0, -1):
             if k < n - 1:
@@ -250,9 +246,7 @@ def log_gamma_ratio(a: float | FloatArray, s: ComplexArray) -> ComplexArray:
 def _stirling_tail(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """ln Gamma(z) - [(z - 1/2) ln z - z + ln(2 pi)/2], to 1e-17 for |z| >= 25."""
     w = 1.0 / (z * z)
-    return np.asarray(
-        (1.0 / 12.0 - w * (1.0 / 360.0 - w * (1.0 / 1260.0 - w * (1.0 / 1680.0 - w / 1188.0)))) / z
-    )
+    return np.asarray((1.0 / 12.0 - w * (1.0 / 360.0 - w * (1.0 / 1260.0 - w * (1.0 / 1680.0 - w / 1188.0)))) / z)
 
 
 def log_weighted_sum(weights: FloatArray, logs: ComplexArray) -> ComplexArray:
@@ -307,9 +301,7 @@ def moments_from_cumulants(cumulants: FloatArray) -> FloatArray:
     """
     moments = [np.ones_like(cumulants[0])]
     for n in range(1, len(cumulants) + 1):
-        moments.append(
-            sum(math.comb(n - 1, j - 1) * cumulants[j - 1] * moments[n - j] for j in range(1, n + 1))
-        )
+        moments.append(sum(math.comb(n - 1, j - 1) * cumulants[j - 1] * moments[n - j] for j in range(1, n + 1)))
     return np.array(moments[1:])
 
 

@@ -82,6 +82,5 @@ def within_mean_field(logs, law, width):
     below = law.mean[0] - logs[:, 0].mean()
     noise = 5 * logs[:, 0].std() / math.sqrt(len(logs))
     return bool(
-        abs(math.log(squared.mean())) < error + 0.5 * depth / width
-        and -noise < below < 1.5 * depth / width + noise
+        abs(math.log(squared.mean())) < error + 0.5 * depth / width and -noise < below < 1.5 * depth / width + noise
     )

@@ -37,9 +37,7 @@ def test_many_gammas_are_lognormal_in_the_limit():
 def test_product_of_two_squared_normals():
     x = np.array([1e-3, 0.1, 1.0, 5.0])
     direct = [
-        integrate.quad(lambda u, v=v: stats.chi2.cdf(v / u, 1) * stats.chi2.pdf(u, 1), 0, np.inf, limit=500)[
-            0
-        ]
+        integrate.quad(lambda u, v=v: stats.chi2.cdf(v / u, 1) * stats.chi2.pdf(u, 1), 0, np.inf, limit=500)[0]
         for v in x
     ]
     np.testing.assert_allclose(Sum({LogChiSquared(1): 2}, 0.0).cdf(np.log(x)), direct, atol=1e-7)
@@ -57,9 +55,7 @@ def test_one_active_fraction_with_its_atom(width):
     k = np.arange(1, width + 1)
     weights = stats.binom.pmf(k, width, 0.5) / (1 - 0.5**width)
     b = np.linspace(0.02, 0.98, 49)
-    below = sum(
-        w * special.betainc(j / 2, (width - j) / 2, b) for w, j in zip(weights[:-1], k[:-1], strict=True)
-    )
+    below = sum(w * special.betainc(j / 2, (width - j) / 2, b) for w, j in zip(weights[:-1], k[:-1], strict=True))
     total = Sum({LogActiveFraction(width): 1}, 0.0)
     np.testing.assert_allclose(total.cdf(np.log(b)), below, atol=1e-10)
     np.testing.assert_array_equal(total.cdf(np.array([0.0, 0.1])), [1.0, 1.0])

@@ -26,9 +26,7 @@ def test_first_layer_has_no_activation_before_it():
 
 
 def test_input_noise_adds_to_the_bias():
-    one = find(
-        Chain(kind="recurrent", activation="tanh", width=64, depth=9, gain=1.3, bias=0.5, input_noise=1.2)
-    )
+    one = find(Chain(kind="recurrent", activation="tanh", width=64, depth=9, gain=1.3, bias=0.5, input_noise=1.2))
     other = find(Chain(kind="recurrent", activation="tanh", width=64, depth=9, gain=1.3, bias=1.3))
     np.testing.assert_allclose(one.mean, other.mean)
 

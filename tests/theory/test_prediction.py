@@ -41,9 +41,7 @@ def test_unknown_values_are_null():
     (row,) = predict(Chain(activation="tanh", profile=[4, 5, 6], gain=1.5)).to_dict()["predictions"]
     assert row["var"] is None
     assert row["rate"] is None
-    (row,) = predict(Chain(kind="recurrent", activation="linear", width=4, depth=2, gain=1.0)).to_dict()[
-        "predictions"
-    ]
+    (row,) = predict(Chain(kind="recurrent", activation="linear", width=4, depth=2, gain=1.0)).to_dict()["predictions"]
     assert row["mean"] == [None, None, 0.0]
 
 

@@ -46,9 +46,7 @@ def test_quoted_excess_at_width_64(steps, excess):
 
 
 def test_unknown_beyond_the_table():
-    law = find(
-        Chain(kind="recurrent", activation="linear", width=64, depth=30, gain=1.1, output_gradient="ones")
-    )
+    law = find(Chain(kind="recurrent", activation="linear", width=64, depth=30, gain=1.1, output_gradient="ones"))
     known = np.isfinite(law.log_second_moment)
     assert known.tolist() == [False] * 6 + [True] * 25
     assert law.log_second_moment[-1] == pytest.approx(math.log(64))

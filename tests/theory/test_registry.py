@@ -93,9 +93,7 @@ CASES = [
         {"negative_slope": 1.6},
     ),
     Case("gaussian-leaky", {**LEAKY, "width": 1, "depth": 2}, {"width": 2}),
-    Case(
-        "orthogonal-leaky", {**LEAKY, "width": 12, "depth": 5, "init": "orthogonal"}, {"negative_slope": 0.33}
-    ),
+    Case("orthogonal-leaky", {**LEAKY, "width": 12, "depth": 5, "init": "orthogonal"}, {"negative_slope": 0.33}),
     Case("orthogonal-leaky", {**LEAKY, **UNEVEN, "init": "orthogonal", "bias": 0.5}, {"gain": 1.46}),
     Case("identity-relu", {"width": 5, "depth": 6, "init": "identity", "gain": 1.1}, {"gain": 1.12}),
     Case("identity-relu", {"kind": "recurrent", "width": 5, "depth": 6, "init": "identity"}, {"width": 6}),
@@ -135,12 +133,8 @@ CASES = [
         40_000,
     ),
     Case("symmetric-rectifier", {"width": 16, "depth": 4, "init": "rademacher"}, {"init": "gaussian"}),
-    Case(
-        "symmetric-rectifier", {**LEAKY, "width": 16, "depth": 4, "init": "rademacher"}, {"init": "gaussian"}
-    ),
-    Case(
-        "mean-field-tanh", {"activation": "tanh", "width": 128, "depth": 8, "gain": 1.5}, {"gain": 1.7}, 300
-    ),
+    Case("symmetric-rectifier", {**LEAKY, "width": 16, "depth": 4, "init": "rademacher"}, {"init": "gaussian"}),
+    Case("mean-field-tanh", {"activation": "tanh", "width": 128, "depth": 8, "gain": 1.5}, {"gain": 1.7}, 300),
     Case(
         "mean-field-tanh",
         {"activation": "tanh", "width": 96, "depth": 6, "gain": 1.5, "init": "orthogonal", "bias": 0.3},

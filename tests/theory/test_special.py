@@ -75,9 +75,7 @@ def test_leaky_fraction_agrees_with_the_laplace_transform(width, slope):
 
     def moment(order):
         below = integrate.quad(lambda u: order * u ** (order - 1) * (survival(u) - 1), -60, 0, limit=500)[0]
-        above = integrate.quad(
-            lambda u: order * u ** (order - 1) * survival(u), 0, 700, limit=2000, points=[20, 60]
-        )[0]
+        above = integrate.quad(lambda u: order * u ** (order - 1) * survival(u), 0, 700, limit=2000, points=[20, 60])[0]
         return below + above
 
     mean = -np.euler_gamma - moment(1)
