@@ -1,8 +1,8 @@
 """What the kernels cost on this machine: nanoseconds per weight on one thread, beside NumPy and beside the floor.
 
-A weight of the network counts once, also where it is drawn twice, forward and backward; in a recurrent chain each use of a
-weight counts, T forward and T backward. The floor is one bare integer mixer and multiply-add a weight and pass (see
-`kernels.floor`); where weights are not drawn one by one there is none.
+A weight of the network counts once, also where it is drawn twice, forward and backward; in a recurrent chain each
+use of a weight counts, T forward and T backward. The floor is one bare integer mixer and multiply-add a weight and
+pass (see `kernels.floor`); where weights are not drawn one by one there is none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The work of the dense engine as a NumPy user writes it: draw a matrix, multiply, one chain at a time.
 
-What `gradsim bench` and the peer benchmark time against. Weights are drawn once and, where there is a forward pass, kept
-for the backward one.
+What `gradsim bench` and the peer benchmark time against. Weights are drawn once and, where there is a forward
+pass, kept for the backward one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def chain_norms(
         for layer, w in zip(range(depth, 0, -1), matrices, strict=False):
             g = (g @ w) * scale
             norms[layer - 1] = np.linalg.norm(g)
-        return np.log(norms)
+        return _logs(norms)
     activation = get(chain.activation, chain.negative_slope)
     kept: list[tuple[Array, Array]] = []
     h: Array = generator.standard_normal(n, dtype=scale.dtype.type)
@@ -98,4 +98,10 @@ def chain_norms(
         w, z = kept[layer - 1]
         g = ((g * activation.dphi(z)) @ w) * scale
         norms[layer - 1] = np.linalg.norm(g)
-    return np.log(norms)
+    return _logs(norms)
+
+
+def _logs(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms, -inf for a dead chain."""
+    with np.errstate(divide="ignore"):
+        return np.log(norms)

@@ -64,6 +64,12 @@ class Timing:
         """Median over the repetitions of this work's time over ours next to it."""
         return statistics.median(other / own for other, own in zip(self.ns, self.own_ns, strict=True))
 
+    def extend(self, more: Timing) -> None:
+        """Add the repetitions of another timing of the same work."""
+        self.ns += more.ns
+        self.own_ns += more.own_ns
+        self.results += more.results
+
 
 def in_turns(ours: Work, others: Mapping[str, Work], repetitions: int) -> tuple[Timing, dict[str, Timing]]:
     """Time our work beside others: each repetition goes through all of them, ours follows each.

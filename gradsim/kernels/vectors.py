@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from .bits import double_from_bits, float_from_bits, keep_out_of_line
-from .compiling import FASTMATH, kernel
+from .compiling import kernel, reduction
 
 LN2 = math.log(2.0)
 # Powers of two a float32 can be multiplied by in one step without leaving its normal numbers.
 MAX_SHIFT = 120
 
-# Reassociation makes these sums vectors; the order is the compiler's but fixed, and NaN and infinity survive.
-_reduction = numba.njit(nogil=True, fastmath=FASTMATH | {"reassoc"}, error_model="numpy")
 
-
-@_reduction
+@reduction
 def dot(x, y, n):
     """Sum of x_i y_i over the first n entries, in the dtype of x."""
     keep_out_of_line()
@@ -31,7 +27,7 @@ def dot(x, y, n):
     return total
 
 
-@_reduction
+@reduction
 def sum_of_squares(x, n):
     """Sum of squares of the first n entries, accumulated in float64."""
     keep_out_of_line()
@@ -42,7 +38,7 @@ def sum_of_squares(x, n):
     return total
 
 
-@_reduction
+@reduction
 def absolute_maximum(x, n):
     """Largest |x_i| of the first n entries as float64; NaN if any entry is NaN.
 
