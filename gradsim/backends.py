@@ -87,10 +87,11 @@ class LocalBackend:
                     if stop.is_set() and any(part is None for part in parts):
                         return
                     yield block, _join([part for part in parts if part is not None])
+            except BaseException:
+                # An error in a piece, or in whoever listens, and leaving the loop stop the other threads too.
+                stop.set()
+                raise
             finally:
-                # Whoever stops listening, by an error or by leaving the loop, stops the threads too.
-                if waiting:
-                    stop.set()
                 pool.shutdown(cancel_futures=True)
 
     def _pieces(self, block: Block, seconds: float) -> list[tuple[int, int]]:

@@ -26,6 +26,8 @@ _NODES = 16
 _TOLERANCE = 1e-13
 _MAX_REFINEMENTS = 6
 _BISECTIONS = 200
+# Largest bias and slope; far beyond it the square of a pre-activation leaves float64.
+_LARGEST = 1e30
 
 
 def gaussian_squares(activation: Activation, q: float) -> tuple[float, float]:
@@ -107,17 +109,16 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
     Raises
     ------
     ExperimentError
-        If no gain is critical at this bias, or the bias is negative or not finite.
+        If no gain is critical at this bias, the bias is not a number from 0 to 1e30, or the slope not one from
+        -1e30 to 1e30.
 
     Examples
     --------
     >>> critical_gain("tanh")
     (1.0, 0.0)
     """
-    phi = get(activation, negative_slope)
-    b = 0.0 if bias is None else float(bias)
-    if not (math.isfinite(b) and b >= 0.0):
-        raise ExperimentError(f"bias must be a finite number >= 0 to find the critical gain, not {bias!r}")
+    phi = get(activation, _number("negative_slope", negative_slope, -_LARGEST))
+    b = 0.0 if bias is None else _number("bias", bias, 0.0)
     if phi.mean_square is not None:
         if b > 0.0:
             raise ExperimentError(
@@ -128,6 +129,15 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
     if b == 0.0:
         return 1.0 / math.sqrt(gaussian_squares(phi, 0.0)[1]), 0.0
     return _critical_gain_at(activation, negative_slope, b), b
+
+
+def _number(name: str, value: object, smallest: float) -> float:
+    """`value` as a float between `smallest` and the stated limit."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        number = float(value)
+        if smallest <= number <= _LARGEST:
+            return number
+    raise ExperimentError(f"{name} must be a number from {smallest:g} to {_LARGEST:g}, not {value!r}")
 
 
 @lru_cache(maxsize=256)

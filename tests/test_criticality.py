@@ -96,5 +96,5 @@ def test_no_critical_gain_with_bias(name):
 
 @pytest.mark.parametrize("bias", [-1.0, math.nan, math.inf])
 def test_impossible_bias(bias):
-    with pytest.raises(ExperimentError, match="finite number >= 0"):
+    with pytest.raises(ExperimentError, match="bias must be a number from 0"):
         critical_gain("tanh", bias=bias)

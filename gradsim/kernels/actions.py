@@ -19,7 +19,6 @@ from .layout import (
     SCRATCH,
     STORED,
     TRANSPOSED,
-    UNIFORM,
     D,
     G,
     H,
@@ -140,26 +139,25 @@ def backward_part(spec, vectors, squares, active, key, rows, columns, first, las
 
 
 @part
+def store_units(spec, n):
+    """Work units of a tied chain's matrix: reflectors, or groups of four rows."""
+    return n if spec.init == ORTHOGONAL else (n + 3) // 4
+
+
+@part
 def store_part(spec, vectors, squares, key, first, last):
-    """Columns (orthogonal: reflectors) first .. last of the matrix of a tied chain; the last part transposes it."""
-    matrix, transposed = squares[MATRIX], squares[TRANSPOSED]
-    column = vectors[Z]
+    """Work units first .. last of the matrix of a tied chain; the last part transposes it."""
+    matrix = squares[MATRIX]
     n = len(matrix)
     if spec.init == ORTHOGONAL:
         if first == 0:
             for i in range(n):
                 clear(matrix[i], 0)
-        build_q(key, first, last, matrix, vectors[SCRATCH], column)
-        if last == n:
-            transpose(matrix, transposed)
-        return
-    for j in range(first, last):
-        if spec.init == GAUSSIAN:
-            draws.fill_gaussian(key, j, column, n)
-        elif spec.init == UNIFORM:
-            draws.fill_uniform(key, j, column, n)
-        else:
-            draws.fill_signs(key, j, column, n)
-        copy(column, transposed[j], n)
-    if last == n:
-        transpose(transposed, matrix)
+        build_q(key, first, last, matrix, vectors[SCRATCH], vectors[Z])
+    elif spec.init == GAUSSIAN:
+        draws.rows_gaussian(key, False, first, last, matrix, vectors[SCRATCH], n, (n + 3) // 4)
+    else:
+        signs = spec.init == RADEMACHER
+        draws.rows_bounded(key, signs, first, last, matrix, vectors[SCRATCH], n, (n + 3) // 4)
+    if last == store_units(spec, n):
+        transpose(matrix, squares[TRANSPOSED])

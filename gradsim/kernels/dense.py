@@ -23,6 +23,7 @@ from .actions import (
     forward_cost,
     forward_part,
     store_part,
+    store_units,
 )
 from .bits import keep_out_of_line
 from .compiling import kernel, part
@@ -35,6 +36,7 @@ from .layout import (
     GRAD,
     GRAD_MAX,
     ONES,
+    ORTHOGONAL,
     OUTER,
     OUTER_ROWS,
     RANDOM,
@@ -58,6 +60,13 @@ WEIGHT, BIAS, INPUT, OUTPUT, NOISE = keys.WEIGHT, keys.BIAS, keys.INPUT, keys.OU
 # tanh z = z to rounding below these powers of two: z^2 / 3 is under half a unit in the last place.
 TANH_LINEAR_32 = -13
 TANH_LINEAR_64 = -27
+# Smallest powers of two that are normal numbers.
+SMALLEST_32 = -126
+SMALLEST_64 = -1022
+# Exponent of a vector of zeros, below any other.
+NOTHING = -(2**40)
+# What a layer costs in each pass beside its weights, in weights.
+LAYER_COST = 1000
 
 
 @part
@@ -87,13 +96,24 @@ def set_key(key, cell, chain, layer, purpose):
 
 @kernel
 def add_scaled(z, x, n, deviation, e):
-    """z 2^e += deviation x; returns the new exponent, large enough for both."""
+    """z 2^e += deviation x; returns the new exponent, large enough for both.
+
+    Where x is too small to change z it still gives an entry that is zero its sign: that of a unit whose inputs are all
+    silent.
+    """
     keep_out_of_line()
     own = math.frexp(deviation)[1]
     if own > e:
         shift(z, n, max(e - own, -2000))
         e = own
-    factor = z.dtype.type(math.ldexp(deviation, max(-e, -2000)))
+    smallest = math.ldexp(1.0, SMALLEST_32 if z.itemsize == 4 else SMALLEST_64)
+    factor = math.ldexp(deviation, max(-e, -2000))
+    if factor < smallest:
+        for i in range(n):
+            if z[i] == 0:
+                z[i] = math.copysign(smallest, x[i])
+        return e
+    factor = z.dtype.type(factor)
     for i in range(n):
         z[i] += factor * x[i]
     return e
@@ -144,16 +164,18 @@ def record_state(spec, layers, progress, vectors, states, out, layer):
 
 
 @kernel
-def record_gradient(layers, progress, vectors, out, layer):
+def record_gradient(spec, layers, progress, vectors, out, layer):
     """Normalise g_l and write down its norm and largest entry; returns ln ||g_l|| as held."""
     keep_out_of_line()
     n = layers[layer].width
     g = vectors[G]
-    e, log_max, log_norm = normalise(g, n, progress.g_exponent)
+    e, largest, log_norm = normalise(g, n, progress.g_exponent)
     clear(g, n)
     progress.g_exponent = e
     out[GRAD, progress.chain, layer] = log_norm + progress.g_offset
-    out[GRAD_MAX, progress.chain, layer] = log_max + progress.g_offset
+    if spec.wants_maximum:
+        log_max = math.log(largest) + e * LN2 if largest != 0.0 else -math.inf
+        out[GRAD_MAX, progress.chain, layer] = log_max + progress.g_offset
     return log_norm
 
 
@@ -168,6 +190,8 @@ def step_turn(spec, layers, progress, vectors, key, cell, chain, out):
     if spec.output == RANDOM:
         set_key(key, cell, chain, depth, OUTPUT)
         draws.fill_gaussian(key, 0, g, n)
+        if sum_of_squares(g, n) == 0.0:
+            g[0] = 1  # a narrow output whose normals all rounded to zero, which float32 allows
         progress.g_offset = -0.5 * math.log(sum_of_squares(g, n))
     elif spec.output == ONES:
         for i in range(n):
@@ -175,7 +199,7 @@ def step_turn(spec, layers, progress, vectors, key, cell, chain, out):
     else:
         copy(vectors[H], g, n)
         progress.g_exponent = progress.h_exponent
-    record_gradient(layers, progress, vectors, out, depth)
+    record_gradient(spec, layers, progress, vectors, out, depth)
     enter(progress, BACKWARD, depth)
 
 
@@ -211,6 +235,8 @@ def end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chai
     for i in range(n):
         z[i] *= scale
     e = progress.h_exponent + layers[layer].exponent
+    if layers[layer - 1].log_state == -math.inf:
+        e = NOTHING  # z is zero: what is added sets the scale
     if layers[layer].bias > 0:
         set_key(key, cell, chain, 0 if spec.tied else layer, BIAS)
         if spec.bias_is_uniform:
@@ -229,7 +255,10 @@ def end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chai
 
 @part
 def take_slopes(spec, layers, progress, vectors, slopes, layer):
-    """d = phi'(z_l) g_l; returns ln ||d|| as held, NaN where phi' rounded to zero although the law's does not."""
+    """d = phi'(z_l) g_l, normalised; returns ln ||d|| as held, NaN where it left the dtype and not the law.
+
+    Where nobody needs that norm it is left out: a d of zero then shows in W^T d.
+    """
     n = layers[layer].width
     d, g = vectors[D], vectors[G]
     if spec.activation == LINEAR:
@@ -239,12 +268,15 @@ def take_slopes(spec, layers, progress, vectors, slopes, layer):
         for i in range(n):
             d[i] = own[i] * g[i]
     clear(d, n)
-    squares = sum_of_squares(d, n)
-    if squares > 0.0:
-        return 0.5 * math.log(squares) + progress.g_exponent * LN2
-    if spec.activation == TANH and sum_of_squares(g, n) > 0.0:
-        return math.nan
-    return -math.inf
+    if not spec.wants_weight and spec.activation != TANH:
+        return 0.0
+    e, largest, log_norm = normalise(d, n, progress.g_exponent)
+    if spec.activation == TANH:
+        smallest = SMALLEST_32 if d.itemsize == 4 else SMALLEST_64
+        if (largest == 0.0 or e < progress.g_exponent + smallest) and sum_of_squares(g, n) > 0.0:
+            return math.nan
+    progress.g_exponent = e
+    return log_norm
 
 
 @kernel
@@ -318,7 +350,7 @@ def step_close(spec, layers, progress, vectors, states, squares, active, out):
 
 
 @part
-def end_backward(layers, progress, vectors, out, layer):
+def end_backward(spec, layers, progress, vectors, out, layer):
     """From W^T d to g_{l-1}: scale and norm; then the next layer, or the end."""
     n = layers[layer - 1].width
     g = vectors[G]
@@ -326,7 +358,7 @@ def end_backward(layers, progress, vectors, out, layer):
     for j in range(n):
         g[j] *= scale
     progress.g_exponent += layers[layer].exponent
-    log_norm = record_gradient(layers, progress, vectors, out, layer - 1)
+    log_norm = record_gradient(spec, layers, progress, vectors, out, layer - 1)
     if layer == 1 or not math.isfinite(log_norm):
         close(progress, layer, log_norm)
     else:
@@ -337,13 +369,14 @@ def end_backward(layers, progress, vectors, out, layer):
 def step_draw(spec, progress, vectors, squares, key, cell, chain, budget):
     """Part of a tied chain's matrix; returns its cost."""
     n = squares.shape[1]
-    progress.units = n
-    first, last = next_units(progress, n, budget)
+    progress.units = store_units(spec, n)
+    cost = 2 * n * n if spec.init == ORTHOGONAL else 4 * n
+    first, last = next_units(progress, cost, budget)
     set_key(key, cell, chain, 0, WEIGHT)
     store_part(spec, vectors, squares, key, first, last)
-    if last == n:
+    if last == progress.units:
         enter(progress, START, 0)
-    return (last - first) * n
+    return (last - first) * cost
 
 
 @part
@@ -355,7 +388,8 @@ def step_forward(spec, layers, progress, vectors, slopes, states, squares, activ
         progress.units = begin_forward(spec, vectors, active, rows, columns)
     cost = forward_cost(spec, rows, columns)
     first, last = next_units(progress, cost, budget)
-    set_key(key, cell, chain, layer, WEIGHT)
+    if spec.action != STORED:
+        set_key(key, cell, chain, layer, WEIGHT)
     forward_part(spec, vectors, squares, active, key, rows, columns, first, last)
     if last == progress.units:
         end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chain, out, layer)
@@ -363,7 +397,7 @@ def step_forward(spec, layers, progress, vectors, slopes, states, squares, activ
             enter(progress, FORWARD, layer + 1)
         else:
             enter(progress, TURN, layer)
-    return (last - first) * cost + rows
+    return (last - first) * cost + rows + LAYER_COST
 
 
 @part
@@ -376,15 +410,18 @@ def step_backward(spec, layers, progress, vectors, slopes, states, squares, acti
         if not math.isfinite(log_d):
             close(progress, layer + 1, log_d)
             return rows
-        note_weight_gradient(spec, layers, progress, vectors, states, squares, active, out, layer, log_d)
+        if spec.wants_weight:
+            note_weight_gradient(spec, layers, progress, vectors, states, squares, active, out, layer, log_d)
         progress.units = begin_backward(spec, vectors, active, rows, columns)
     cost = backward_cost(spec, rows, columns)
     first, last = next_units(progress, cost, budget)
-    set_key(key, cell, chain, layer, WEIGHT)
+    if spec.action != STORED:
+        set_key(key, cell, chain, layer, WEIGHT)
     backward_part(spec, vectors, squares, active, key, rows, columns, first, last)
     if last == progress.units:
-        end_backward(layers, progress, vectors, out, layer)
-    return (last - first) * cost + columns
+        end_backward(spec, layers, progress, vectors, out, layer)
+    outer = rows * columns // 8 if spec.tied_gradient else 0
+    return (last - first) * cost + columns + outer + LAYER_COST
 
 
 @kernel

@@ -121,6 +121,28 @@ def make_backward(draw4):
     return kernel(backward)
 
 
+def make_rows(draw4):
+    """Row groups first .. last of a matrix that is kept; rows beyond it are drawn into `spare`."""
+
+    def rows(key, signs, first, last, matrix, spare, columns, q):
+        prefer_wide_vectors()
+        keep_out_of_line()
+        k0, k1, k2, k3 = key[0], key[1], key[2], key[3]
+        k4 = rng.parity(k0, k1, k2, k3)
+        one = spare.dtype.type(1)
+        n = len(matrix)
+        for i in range(first, last):
+            r0 = matrix[i]
+            r1 = matrix[i + q] if i + q < n else spare
+            r2 = matrix[i + 2 * q] if i + 2 * q < n else spare
+            r3 = matrix[i + 3 * q] if i + 3 * q < n else spare
+            for j in range(columns):
+                w0, w1, w2, w3 = rng.threefry13(k0, k1, k2, k3, k4, u32(j), u32(i))
+                r0[j], r1[j], r2[j], r3[j] = draw4(w0, w1, w2, w3, one, signs)
+
+    return kernel(rows)
+
+
 def make_fill(draw4):
     """x[:rows] = column `column` of the matrix of `rows` rows that this key draws.
 
@@ -155,6 +177,8 @@ forward_narrow_gaussian = make_forward_narrow(rng.gaussian4)
 forward_narrow_bounded = make_forward_narrow(rng.bounded4)
 backward_gaussian = make_backward(rng.gaussian4)
 backward_bounded = make_backward(rng.bounded4)
+rows_gaussian = make_rows(rng.gaussian4)
+rows_bounded = make_rows(rng.bounded4)
 _fill_gaussian = make_fill(rng.gaussian4)
 _fill_bounded = make_fill(rng.bounded4)
 
@@ -169,9 +193,3 @@ def fill_gaussian(key, column, x, rows):
 def fill_uniform(key, column, x, rows):
     """x[:rows] = uniforms of variance 1."""
     _fill_bounded(key, False, column, x, rows)
-
-
-@part
-def fill_signs(key, column, x, rows):
-    """x[:rows] = signs."""
-    _fill_bounded(key, True, column, x, rows)

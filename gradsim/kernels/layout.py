@@ -40,6 +40,8 @@ START, DRAW, FORWARD, TURN, BACKWARD, CLOSE = range(6)
 # Working vectors, rows of one array; from STEPS on, the steps a tied weight gradient still has to be given.
 H, Z, G, D, SCRATCH, STEPS = range(6)
 OUTER_ROWS = 16  # time steps whose outer products are added in one sweep over a tied weight gradient
+CACHE_LINE = 64  # bytes
+
 # Working matrices of a tied chain.
 MATRIX, TRANSPOSED, OUTER = range(3)
 
@@ -47,7 +49,9 @@ SPEC = np.dtype(
     [
         ("action", np.int64),
         ("tied", np.int64),
-        ("tied_gradient", np.int64),  # the total over time steps is wanted
+        ("wants_maximum", np.int64),
+        ("wants_weight", np.int64),
+        ("tied_gradient", np.int64),  # the wanted weight gradient is a total over time steps
         ("init", np.int64),
         ("activation", np.int64),
         ("output", np.int64),
@@ -103,9 +107,17 @@ class Memory(NamedTuple):
     rows: NDArray[np.floating]  # (STEPS + OUTER_ROWS, N) real
     slopes: NDArray[np.floating]  # (L, N) real: phi'(z_l); one row where phi is linear
     states: NDArray[np.floating]  # (L + 1, N) real: h_l, for a tied weight gradient; else one row
-    squares: NDArray[np.floating]  # (3, n, n) real for a matrix that is kept; else (3, 1, 1)
+    squares: NDArray[np.floating]  # (3, n, whole lanes of n) real for matrices that are kept; else (3, 1, LANES)
     active: NDArray[np.int64]  # (N,)
     key: NDArray[np.uint32]  # (4,): the stream of the layer at hand
+
+
+def aligned(shape: tuple[int, ...], real: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros that begin at a cache line: a vector load that straddles two costs twice."""
+    size = math.prod(shape) * real.itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(real).reshape(shape)
 
 
 def padded(width: int) -> int:
@@ -129,6 +141,8 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     wants_weight = "log_weight_grad_norm" in quantities
     spec.action = _action(chain)
     spec.tied = chain.tied
+    spec.wants_maximum = "log_grad_max" in quantities
+    spec.wants_weight = wants_weight
     spec.tied_gradient = chain.tied and wants_weight
     spec.init = INIT_CODES[chain.init]
     spec.activation = ACTIVATION_CODES[chain.activation]
@@ -166,15 +180,15 @@ def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory
     real, width, order = np.dtype(dtype), padded(max(chain.widths)), chain.widths[0]
     progress = np.zeros(1, PROGRESS).view(np.recarray)[0]
     progress.phase = DRAW if spec.action == STORED else START
-    kept = spec.action == STORED or spec.tied_gradient
+    kept = order if spec.action == STORED or spec.tied_gradient else 1
     return Memory(
         spec=spec,
         layers=layers,
         progress=progress,
-        rows=np.zeros((STEPS + OUTER_ROWS, width), real),
-        slopes=np.empty((1 if spec.activation == LINEAR else chain.depth, width), real),
-        states=np.zeros((chain.depth + 1 if spec.tied_gradient else 1, width), real),
-        squares=np.zeros((3, order, order) if kept else (3, 1, 1), real),
+        rows=aligned((STEPS + OUTER_ROWS, width), real),
+        slopes=aligned((1 if spec.activation == LINEAR else chain.depth, width), real),
+        states=aligned((chain.depth + 1 if spec.tied_gradient else 1, width), real),
+        squares=aligned((3, kept, -(-kept // LANES) * LANES), real),
         active=np.zeros(width, np.int64),
         key=np.zeros(4, np.uint32),
     )

@@ -24,6 +24,10 @@ def reflector(key, i, order, x):
     fill_gaussian(key, i, x, length)
     one = x.dtype.type(1)
     norm = x.dtype.type(math.sqrt(dot(x, x, length)))
+    if norm == 0:
+        # A short column whose normals all rounded to zero, which float32 allows.
+        x[0] = one
+        norm = one
     head = x[0]
     sign = one if head >= 0 else -one
     x[0] = head + sign * norm

@@ -41,7 +41,7 @@ LOG = tuple(
     )
 )
 LOG0, LOG1, LOG2, LOG3, LOG4, LOG5, LOG6, LOG7 = LOG
-# cos(pi y), absolute error 4.7e-8, and sin(pi y)/y, relative error 5.4e-9, both in y^2 for y in [-1/2, 1/2].
+# cos(pi y), absolute error 4.7e-8, and sin(pi y)/y, relative error 5.3e-9, both in y^2 for y in [-1/2, 1/2].
 COS = tuple(
     f32(c) for c in (0.9999999534666968, -4.934792858675628, 4.058411914163459, -1.33188016119871, 0.21969679847098889)
 )

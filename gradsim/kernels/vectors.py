@@ -15,6 +15,8 @@ from .compiling import kernel, reduction
 LN2 = math.log(2.0)
 # Powers of two a float32 can be multiplied by in one step without leaving its normal numbers.
 MAX_SHIFT = 120
+# Exponent of a zero vector: below that of anything that is added to it.
+NOTHING = -(2**40)
 
 
 @reduction
@@ -89,18 +91,17 @@ def shift(x, n, e):
 
 @kernel
 def normalise(x, n, e):
-    """Bring the largest entry of x 2^e into [1, 2); returns (new e, ln max, ln norm) of x 2^e.
+    """Bring the largest entry of x 2^e into [1, 2); returns (new e, that entry's magnitude, ln norm of x 2^e).
 
-    A zero vector gives logs of -inf, one with an entry that is not finite NaN; both leave x as it is.
+    A zero vector gives (NOTHING, 0, -inf), one with an entry that is not finite (0, NaN, NaN); both leave x as it is.
     """
     keep_out_of_line()
     largest = absolute_maximum(x, n)
     if largest == 0.0:
-        return 0, -math.inf, -math.inf
+        return NOTHING, 0.0, -math.inf
     if not math.isfinite(largest):
         return 0, math.nan, math.nan
     own = math.frexp(largest)[1] - 1
     shift(x, n, -own)
     e += own
-    offset = e * LN2
-    return e, offset + math.log(math.ldexp(largest, -own)), offset + 0.5 * math.log(sum_of_squares(x, n))
+    return e, math.ldexp(largest, -own), e * LN2 + 0.5 * math.log(sum_of_squares(x, n))
