@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
 
 from gradsim.cell_tests import AGREE, DISAGREE, Cell, StatisticalTest, alive, detectable_gain_error, examine
 from gradsim.chain import Chain
 from gradsim.documents import json_ready
-from gradsim.errors import GradsimError
+from gradsim.errors import ExperimentError, GradsimError
 from gradsim.significance import holm
 from gradsim.theory.law import Law
 from gradsim.theory.registry import find
@@ -108,6 +110,12 @@ class Comparison:
         return pandas.DataFrame(rows)
 
 
+def _check_alpha(alpha: object) -> None:
+    number = isinstance(alpha, Real) and not isinstance(alpha, bool)
+    if not (number and 0.0 < float(cast(float, alpha)) < 1.0):
+        raise ExperimentError(f"alpha = {alpha!r} is not allowed: alpha is a probability between 0 and 1")
+
+
 def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Comparison:
     """Hold simulated gradient norms against theory.
 
@@ -129,7 +137,15 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     Returns
     -------
     Comparison
+
+    Raises
+    ------
+    ExperimentError
+        For an `alpha` that is no probability, or a path in place of results.
     """
+    _check_alpha(alpha)
+    if isinstance(results, (str, bytes, PathLike)):
+        raise ExperimentError(f"compare takes results, not a path: compare(gradsim.open({results!r}))")
     cells: list[Cell] = [results] if hasattr(results, "chain") else list(results)
     law_of = find if laws is None else laws
     found = [law_of(cell.chain) for cell in cells]

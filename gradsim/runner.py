@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
 from gradsim.interruption import Signals
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gradsim.chain import Chain
     from gradsim.results import Cell, Results
 
 __all__ = ["check_threads", "progress_on", "run", "simulate"]
@@ -82,6 +83,11 @@ def run(
     """
     from gradsim.store import ResultWriter, is_complete, open_result
 
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(
+            f"run takes an Experiment, not {type(experiment).__name__}: gradsim.Experiment(chain=...), or "
+            "gradsim.Experiment.from_toml(path)"
+        )
     if resume and overwrite:
         raise ExperimentError("resume and overwrite exclude each other: give one of them")
     if resume and is_complete(path, experiment):
@@ -145,6 +151,11 @@ def simulate(
     """
     from gradsim.results import Cell
 
+    if not isinstance(chain, Chain):
+        raise ExperimentError(
+            f"simulate takes one Chain, not {type(chain).__name__}: gradsim.Chain(width=64, ...); "
+            "a grid is an Experiment, which gradsim.run writes to a file"
+        )
     experiment = Experiment(chain=chain, chains=chains, seed=seed, dtype=dtype, quantities=quantities, streams=streams)
     made = plan(experiment, check_threads(threads))
     parts: list[Arrays] = []
@@ -154,6 +165,7 @@ def simulate(
 
     with _shown(progress) as shown, Signals(lambda: _block_seconds_left(made, shown)) as signals:
         _simulate(made, keep, shown, signals)
+        signals.check()
     return Cell.in_memory(experiment, _joined(parts))
 
 
@@ -167,9 +179,9 @@ def check_threads(threads: object) -> int:
     """
     if threads is None:
         return min(available_threads(), MAX_THREADS)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-        raise ExperimentError(f"threads = {threads!r} is not allowed: threads is an integer from 1 to {MAX_THREADS}")
-    return threads
+    if not isinstance(threads, bool) and isinstance(threads, Integral) and 1 <= int(threads) <= MAX_THREADS:
+        return int(threads)
+    raise ExperimentError(f"threads = {threads!r} is not allowed: threads is an integer from 1 to {MAX_THREADS}")
 
 
 def progress_on(stream: Any) -> Progress:
@@ -187,12 +199,17 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
         backend.prepare(made)
     signals.patiently()
     # Closed at once where the loop is left, so that no thread goes on working.
+    missing = len(made.blocks)
     with closing(backend.blocks(made, made.blocks, signals.stop)) as blocks:
         for block, arrays in blocks:
             take(block, arrays)
             progress.advance(block.chains, made.block_seconds(block))
-            signals.check()
-    signals.check()
+            missing -= 1
+            if missing:
+                signals.check()
+    # Once every block is there, the result is completed, signal or not.
+    if missing:
+        signals.check()
 
 
 @contextmanager

@@ -232,6 +232,8 @@ def made_up_evidence():
         "startup": {"help_s": 0.151, "tiny_run_s": 1.234},
         "compile": {"compile_s": 33.3, "quick_run_s": 44.4},
         "tests": {"default": 1234, "all": 1240},
+        "quick": {"command": "gradsim run quick", "seconds": 9.6, "printed": "a table\n"},
+        "scale": {"command": "gradsim run scale", "seconds": 99.5, "printed": "another\n"},
     }
 
 
@@ -245,6 +247,8 @@ def test_every_part_is_quoted():
     assert said["threads_ratio"] == "1.91"
     assert said["memory_chains"] == "1,000,000"
     assert said["tests"] == "1,234"
+    assert said["quick_table"] == "\n```text\na table\n```\n"
+    assert (said["scale_command"], said["quick_seconds"]) == ("gradsim run scale", "10")
     assert "| torch bmm 2 randn | 5.25 | 7.5 | ≥ 7 |" in said["peer_table"]
     assert "| linear backward n=256 | 0.71 | 13.2 |  |" in said["kernel_table"]
     assert evidence.quotes({}) == {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradsim.commands.flags import starts_from_defaults
+from gradsim.errors import ExperimentError
 
 if TYPE_CHECKING:
     from gradsim.experiment import Experiment
@@ -39,6 +40,8 @@ def load_experiment(source: str | None, overrides: Mapping[str, Any]) -> tuple[E
 
     if source is None and starts_from_defaults(overrides):
         return Experiment.from_dict({}, overrides), _UNNAMED
+    if source == "":
+        raise ExperimentError("the experiment's name is empty: give a file or a preset, or leave it out")
     name, path = find_experiment(source or DEFAULT_PRESET)
     return Experiment.from_toml(path, overrides), name or _UNNAMED
 

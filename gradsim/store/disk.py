@@ -38,8 +38,16 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(text) from error
 
 
+#: What file systems take, 255 bytes, less the name of the folder the run works in.
+_LONGEST_NAME = 255 - len(".parts")
+
+
 def check_folder(path: Path) -> None:
     """Refuse an output whose folder does not exist or does not let files be made in it."""
+    if not path.name or "\0" in str(path):
+        raise StorageError(f"cannot write {str(path)!r}: that is not the name of a file")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise StorageError(f"cannot write {path}: the name is too long: choose a shorter name")
     folder = path.parent
     if not folder.is_dir():
         what = "is not a folder" if os.path.lexists(folder) else "does not exist: make it first"

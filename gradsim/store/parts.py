@@ -62,11 +62,11 @@ class PartsFolder:
     """
 
     def __init__(self, path: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> None:
+        check_folder(path)
         self.path = path
         self.folder = parts_path(path)
         self.result = self.folder / _RESULT
         self._overwrite = overwrite
-        check_folder(path)
         self._refuse_existing(overwrite or resume)
         with storage_errors(path):
             self._lock = self._acquire()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from gradsim.chain import Chain
+from gradsim.errors import ExperimentError
 from gradsim.theory import linear, mean_field, recurrent, relu
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
@@ -60,6 +61,11 @@ def predict(chain: Chain) -> Prediction:
     Prediction
         Its ``validity`` is None, and its numbers are NaN or None, where no law is known.
 
+    Raises
+    ------
+    ExperimentError
+        For anything but a Chain.
+
     Examples
     --------
     >>> import gradsim
@@ -67,4 +73,6 @@ def predict(chain: Chain) -> Prediction:
     >>> prediction.validity, round(float(prediction.mean[0]), 4)
     ('exact', -0.3927)
     """
+    if not isinstance(chain, Chain):
+        raise ExperimentError(f"predict takes a Chain, not {type(chain).__name__}: gradsim.Chain(width=64, ...)")
     return Prediction(chain, find(chain))

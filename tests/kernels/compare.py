@@ -70,15 +70,14 @@ def differences(found, exact, bound):
 def leaving(passes, chain, limit):
     """The quantities as a kernel must give them that leaves its dtype where `passes.fall` is below `limit`.
 
-    From there down to layer 0 they are NaN; but what is zero in the law is zero in the dtype too.
+    From there down to layer 0 they are NaN.
     """
     below = np.flatnonzero(passes.fall < limit) if chain.activation == "tanh" else []
     if not len(below):
         return passes.quantities
     result = {name: values.copy() for name, values in passes.quantities.items()}
     for name in ("log_grad_norm", "log_grad_max", "log_weight_grad_norm"):
-        left = np.arange(len(result[name])) <= below[-1]
-        result[name][left & (result[name] != -np.inf)] = np.nan
+        result[name][: below[-1] + 1] = np.nan
     return result
 
 

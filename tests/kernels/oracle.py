@@ -94,7 +94,10 @@ def simulate(chain, seed, index, streams="independent", noise=0.0, rng=None):
         state, slope = activate(chain, z.scaled())
         h.append(state.scaled())
         slopes.append(slope)
-    g = [top(chain, cell, index, h[-1]).scaled()]
+    last = top(chain, cell, index, h[-1])
+    if noise and chain.output_gradient == "random":
+        last = Vector(disturbed(last.x, 1 / np.sqrt(len(last.x)), noise, rng))
+    g = [last.scaled()]
     steps, fall = [], []
     for layer in range(chain.depth, 0, -1):
         d = take_slopes(g[0], slopes[layer - 1], noise, rng)
