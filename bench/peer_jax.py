@@ -30,7 +30,7 @@ def variants(case: Case) -> dict[str, Make]:
     made["jax loop scan rbg"] = _make(case, scan, 0, "rbg")
     made[f"jax vmap {small} scan unsafe_rbg"] = _make(case, scan, small, "unsafe_rbg")
     if case.kind not in (LINEAR, RECURRENT):
-        made[f"jax vmap {small} redraw"] = _make(case, _redrawing(case), small, "threefry2x32")
+        made[f"jax vmap {small} redraw"] = _make(case, _manual_scan(case, redraws=True), small, "threefry2x32")
     return made
 
 
@@ -126,12 +126,13 @@ def _weights(case: Case, key: Any) -> tuple[Any, Any]:
     return jax.random.split(key, case.depth), lambda own: jax.random.normal(own, (n, n))
 
 
-def _manual_scan(case: Case) -> OneChain:
-    """Forward and backward written out; the scan keeps what the backward pass needs."""
+def _manual_scan(case: Case, redraws: bool = False) -> OneChain:
+    """Forward and backward written out; the scan keeps what the backward pass needs, matrices or what draws them."""
     import jax
     import jax.numpy as jnp
 
-    n, depth, scale, tied = case.width, case.depth, case.scale, case.kind == RECURRENT
+    n, depth, scale = case.width, case.depth, case.scale
+    redraws = redraws or case.kind == RECURRENT  # there the one matrix is at hand
 
     def chain(key: Any) -> Any:
         first, rest = jax.random.split(key)
@@ -141,43 +142,15 @@ def _manual_scan(case: Case) -> OneChain:
         def forward(h: Any, own: Any) -> tuple[Any, Any]:
             w = matrix(own)
             z = (w @ h) * scale
-            return jax.nn.relu(z), (z > 0) if tied else (z > 0, w)
+            return jax.nn.relu(z), (z > 0, own if redraws else w)
 
         def backward(g: Any, kept: Any) -> tuple[Any, Any]:
-            slope, w = (kept, matrix(None)) if tied else kept
-            g = ((g * slope) @ w) * scale
+            slope, w = kept
+            g = ((g * slope) @ (matrix(w) if redraws else w)) * scale
             return g, jnp.linalg.norm(g)
 
         _, kept = jax.lax.scan(forward, h, keys, length=depth)
         _, norms = jax.lax.scan(backward, top, kept, reverse=True)
-        return _logs(top, norms[::-1])
-
-    return chain
-
-
-def _redrawing(case: Case) -> OneChain:
-    """Forward and backward written out, matrices drawn again instead of kept."""
-    import jax
-    import jax.numpy as jnp
-
-    n, scale = case.width, case.scale
-
-    def chain(key: Any) -> Any:
-        first, rest = jax.random.split(key)
-        h, top = _start(first, n)
-        keys, matrix = _weights(case, rest)
-
-        def forward(h: Any, own: Any) -> tuple[Any, Any]:
-            z = (matrix(own) @ h) * scale
-            return jax.nn.relu(z), z > 0
-
-        def backward(g: Any, kept: Any) -> tuple[Any, Any]:
-            own, slope = kept
-            g = ((g * slope) @ matrix(own)) * scale
-            return g, jnp.linalg.norm(g)
-
-        _, slopes = jax.lax.scan(forward, h, keys)
-        _, norms = jax.lax.scan(backward, top, (keys, slopes), reverse=True)
         return _logs(top, norms[::-1])
 
     return chain

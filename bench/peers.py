@@ -23,7 +23,8 @@ import numpy as np
 from bench import law_check, peer_numpy
 from bench.cases import CASES, FLOOR_TARGET, HANDICAP, LINEAR, Case, Make, Target
 from bench.one_thread import MOST_PROCESSORS, Processors, one_processor
-from gradsim.microbench import floor_work
+from gradsim import microbench
+from gradsim.microbench import floor_work, our_work
 from gradsim.provenance import describe
 from gradsim.tables import Column, render
 from gradsim.theory.registry import find
@@ -116,19 +117,7 @@ def variants_of(case: Case) -> dict[str, Make]:
 
 def ours_on(case: Case, chains: int) -> Work:
     """The dense engine, ln||g_l|| of every layer recorded."""
-    from gradsim.kernels.cpu import DenseEngine
-
-    engine = DenseEngine(case.chain, 0, "float32", ("log_grad_norm",))
-    first = 0
-
-    def run() -> Any:
-        nonlocal first
-        arrays = engine.run(first, chains)
-        first += chains
-        assert arrays is not None
-        return arrays["log_grad_norm"]
-
-    return Work(run, chains * case.weights)
+    return our_work(microbench.Case(case.name, case.chain, forward=False), chains)
 
 
 def law_tests(case: Case, own: Timing, timings: Mapping[str, Timing]) -> list[law_check.LawTest]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,10 @@ __all__ = ["LocalBackend"]
 PIECE_SECONDS = 0.25
 
 
+def _say_nothing() -> None:
+    """For callers who need not be told."""
+
+
 class LocalBackend:
     """Blocks on threads of this process.
 
@@ -42,16 +46,24 @@ class LocalBackend:
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
-    def prepare(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan, compiling: Callable[[], None] = _say_nothing) -> None:
         """Compile the kernels of a plan, or load them: no chain of a single weight is simulated.
 
         In the calling thread, so that a signal is heard meanwhile.
+
+        Parameters
+        ----------
+        plan : Plan
+        compiling : callable
+            Called, once, where they are not in the cache and have to be compiled.
         """
         from gradsim.chain import Chain
+        from gradsim.kernels.compiling import announcing
         from gradsim.kernels.cpu import DenseEngine
 
         e = plan.experiment
-        DenseEngine(Chain(width=1, depth=1, gain=1.0), e.seed, e.dtype, e.quantities).run(0, 0)
+        with announcing(compiling):
+            DenseEngine(Chain(width=1, depth=1, gain=1.0), e.seed, e.dtype, e.quantities).run(0, 0)
 
     def blocks(
         self, plan: Plan, blocks: Iterable[Block], stop: threading.Event

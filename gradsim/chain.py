@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,6 +80,8 @@ class Chain:
     input_noise: float
     output_gradient: str
     gain_name: str = field(compare=False)
+    # `dataclasses.replace` reads this of the chain it changes and gives it to the new one, beside every field.
+    _origin: InitVar[object] = property(lambda self: self)  # noqa: RUF009 (no default that chains would share)
 
     def __init__(
         self,
@@ -98,8 +100,7 @@ class Chain:
         output_gradient: str | None = None,
         **unknown: object,
     ) -> None:
-        check_keys(unknown, CHAIN_FIELDS, LATER_FIELDS)
-        written = {
+        written: dict[str, Any] = {
             "kind": kind,
             "activation": activation,
             "negative_slope": negative_slope,
@@ -113,6 +114,12 @@ class Chain:
             "input_noise": input_noise,
             "output_gradient": output_gradient,
         }
+        if isinstance(origin := unknown.get("_origin"), Chain):
+            fields = written | {name: value for name, value in unknown.items() if name != "_origin"}
+            changes = {name: value for name, value in fields.items() if value != getattr(origin, name, None)}
+            self.__dict__.update(origin.replace(**changes).__dict__)
+            return
+        check_keys(unknown, CHAIN_FIELDS, LATER_FIELDS)
         given = {n: CHAIN_FIELDS[n].normalise(value) for n, value in written.items() if value is not None}
         # A frozen dataclass is filled once, here; its own __setattr__ refuses.
         self.__dict__.update(_resolve(given))
@@ -205,7 +212,10 @@ class Chain:
         return chain
 
     def replace(self, **changes: Any) -> Chain:
-        """Return the chain with these fields changed; profile replaces width and depth, and they it."""
+        """Return the chain with these fields changed; profile replaces width and depth, and they it.
+
+        `dataclasses.replace` does the same.
+        """
         given = self._named()
         for name in CHAIN_FIELDS:
             if name in changes:

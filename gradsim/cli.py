@@ -101,7 +101,7 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _failed(_usage(error), error.exit_code)
     except GradsimError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(error.for_command_line, error.exit_code)
     except MemoryError:
         return _failed("out of memory: use a smaller width or depth, fewer threads or smaller blocks", EXIT_FAILED)
     except OSError as error:
@@ -129,6 +129,5 @@ def _usage(error: click.ClickException) -> str:
 def _system_error(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    if error.errno in _DISK_FULL:
-        return f"{where}{reason}: free some space, or choose another folder with -o"
-    return f"{where}{reason}"
+    advice = ": free some space" if error.errno in _DISK_FULL else ""
+    return f"{where}{reason}{advice}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from numbers import Real
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
 NO_EXACT_LAW = "no exact law"
 
+#: Cells that a repr lists.
+_SHOWN = 5
 _NO_PANDAS = "to_dataframe needs pandas: install it with `pip install pandas`"
 
 LawOf = Callable[[Chain], Law | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CellComparison:
     """The tests of one cell.
 
@@ -55,8 +58,18 @@ class CellComparison:
     detectable_gain_error: float
     tests: tuple[StatisticalTest, ...]
 
+    def __repr__(self) -> str:
+        verdicts = Counter(test.verdict for test in self.tests if test.verdict is not None)
+        judged = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())) or "no law"
+        rejected = ", ".join(test.statistic for test in self.tests if test.verdict == DISAGREE)
+        fields = {"kind": self.chain["kind"], "activation": self.chain["activation"]}
+        fields |= {name: self.chain[name] for name in ("width", "depth") if name in self.chain}
+        named = ", ".join(f"{name}={value}" for name, value in fields.items())
+        outcome = judged + (f" ({rejected})" if rejected else "")
+        return f"cell {self.cell}: {named}: {outcome}; {self.alive} of {self.chains} chains alive"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Theory against empirical for all cells of some results.
 
@@ -75,6 +88,14 @@ class Comparison:
     alpha: float
     cells: tuple[CellComparison, ...]
     file: str | None = None
+
+    def __repr__(self) -> str:
+        where = "" if self.file is None else f", file={self.file!r}"
+        lines = [f"Comparison({self.verdict!r}, alpha={self.alpha:g}, cells={len(self.cells)}{where})"]
+        lines += [f"  {cell!r}" for cell in self.cells[:_SHOWN]]
+        if len(self.cells) > _SHOWN:
+            lines.append(f"  ... and {len(self.cells) - _SHOWN} more cells")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The document that ``gradsim compare --json`` prints: unknown is None, infinities are "inf" and

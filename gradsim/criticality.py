@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gradsim.activations import Activation, get
 from gradsim.errors import ExperimentError
+from gradsim.vocabulary import CHAIN_FIELDS
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -109,15 +111,16 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
     Raises
     ------
     ExperimentError
-        If no gain is critical at this bias, the bias is not a number from 0 to 1e30, or the slope not one from
-        -1e30 to 1e30.
+        If the activation is not supported, no gain is critical at this bias, the bias is not a number from 0 to
+        1e30, or the slope not one from -1e30 to 1e30.
 
     Examples
     --------
     >>> critical_gain("tanh")
     (1.0, 0.0)
     """
-    phi = get(activation, _number("negative_slope", negative_slope, -_LARGEST))
+    name = cast(str, CHAIN_FIELDS["activation"].normalise(activation))
+    phi = get(name, _number("negative_slope", negative_slope, -_LARGEST))
     b = 0.0 if bias is None else _number("bias", bias, 0.0)
     if phi.mean_square is not None:
         if b > 0.0:
@@ -128,7 +131,7 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
         return 1.0 / math.sqrt(phi.mean_square), 0.0
     if b == 0.0:
         return 1.0 / math.sqrt(gaussian_squares(phi, 0.0)[1]), 0.0
-    return _critical_gain_at(activation, negative_slope, b), b
+    return _critical_gain_at(name, negative_slope, b), b
 
 
 def _number(name: str, value: object, smallest: float) -> float:

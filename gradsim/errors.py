@@ -5,6 +5,7 @@ The text of every one of them is a single line that says what is wrong and what 
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 __all__ = ["ExperimentError", "GradsimError", "OutputExistsError", "ResultFileError", "StorageError"]
@@ -15,6 +16,11 @@ class GradsimError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    @property
+    def for_command_line(self) -> str:
+        """The same line with the names that the command line has."""
+        return str(self)
+
 
 class ExperimentError(GradsimError, ValueError):
     """A bad experiment or bad usage, or something that is not supported yet."""
@@ -23,9 +29,14 @@ class ExperimentError(GradsimError, ValueError):
 
 
 class OutputExistsError(GradsimError):
-    """An output is in the way; the message names ``--resume`` and ``--overwrite``."""
+    """An output is in the way; the message names the arguments that help, ``resume`` and ``overwrite``."""
 
     exit_code = 2
+
+    @property
+    def for_command_line(self) -> str:
+        """The same line with the flags ``--resume`` and ``--overwrite``."""
+        return re.sub(r"\b(resume|overwrite)=True\b", r"--\1", str(self))
 
 
 class ResultFileError(GradsimError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,9 @@ __all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "Experiment"]
 MAX_FILE_BYTES: Final = 1_000_000
 #: The experiment is kept as one attribute of a result file, which holds at most 64 KiB.
 MAX_JSON_BYTES: Final = 60_000
+
+#: Standard input, and the pipes that a shell gives names to.
+_OPEN_ALREADY: Final = ("/dev/stdin", "/dev/fd/")
 
 _SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
 _LATER_KEYS: Final = ("claim", "expect")
@@ -132,11 +137,15 @@ class Experiment:
         """Make an experiment from the text of a TOML file; errors as in `from_toml`."""
         try:
             document = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
+        except tomllib.TOMLDecodeError as error:
             last = f"at line {len(text.splitlines())}, the end of the file"
-            reason = reason.replace("at end of document", last)
+            reason = " ".join(str(error).split()).replace("at end of document", last)
             raise ExperimentError(f"{source}: not valid TOML: {reason}") from None
+        except RecursionError:
+            raise ExperimentError(f"{source}: lists or tables are nested too deeply for an experiment") from None
+        except ValueError:
+            # Python refuses to convert thousands of digits, and tomllib lets that through.
+            raise ExperimentError(f"{source}: an integer has too many digits: the largest is 2^64 - 1") from None
         return cls.from_dict(document, overrides, source)
 
     @classmethod
@@ -239,20 +248,33 @@ def _naming(*places: str) -> Iterator[None]:
 def _read(path: str | PathLike[str]) -> str:
     """Return the text of an experiment file."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = _content(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise ExperimentError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise ExperimentError(f"{path}: this is a folder, not an experiment file") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    if content is None:
+        raise ExperimentError(f"{path}: not a regular file, so no experiment file")
     if len(content) > MAX_FILE_BYTES:
         raise ExperimentError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so no experiment file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ExperimentError(f"{path}: not text in UTF-8: an experiment is a TOML file") from None
+
+
+def _content(path: str | PathLike[str]) -> bytes | None:
+    """Return the first bytes of a file; None for what may never end or waits for a writer.
+
+    A pipe that the process already has is no such thing.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path).startswith(_OPEN_ALREADY)):
+        return None
+    with open(path, "rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _read_settings(document: Mapping[str, Any]) -> dict[str, Value]:

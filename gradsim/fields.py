@@ -40,6 +40,8 @@ class Field:
     ----------
     name : str
         The key in a file.
+    meaning : str
+        What it is, in a few words, for the help of its flag.
     allowed : str
         Completes the sentence "<name> is ...".
     check : callable
@@ -52,6 +54,7 @@ class Field:
     """
 
     name: str
+    meaning: str
     allowed: str
     check: Callable[[object], Value]
     form: str
@@ -70,25 +73,25 @@ class Field:
             raise ExperimentError(reject(self.name, value, f"{self.name} is {self.allowed}")) from None
 
 
-def choice(name: str, supported: Sequence[str], later: Sequence[str] = ()) -> Field:
+def choice(name: str, meaning: str, supported: Sequence[str], later: Sequence[str] = ()) -> Field:
     """Make a field that holds one of the `supported` names; the names in `later` are known but not built."""
 
     def check(value: object) -> str:
         return pick(value, supported, later)
 
-    return Field(name, f"one of {', '.join(supported)}", check, "text", tuple(supported))
+    return Field(name, meaning, f"one of {', '.join(supported)}", check, "text", tuple(supported))
 
 
-def integer(name: str, low: int, high: int) -> Field:
+def integer(name: str, meaning: str, low: int, high: int) -> Field:
     """Make a field that holds an integer from `low` to `high`."""
 
     def check(value: object) -> int:
         return whole(value, low, high)
 
-    return Field(name, f"an integer from {low} to {high}", check, "integer")
+    return Field(name, meaning, f"an integer from {low} to {high}", check, "integer")
 
 
-def number(name: str, low: float = 0.0, *, above: bool = False) -> Field:
+def number(name: str, meaning: str, low: float = 0.0, *, above: bool = False) -> Field:
     """Make a field that holds a finite number: any, one >= 0, or with `above` one > 0."""
 
     def check(value: object) -> float:
@@ -100,7 +103,7 @@ def number(name: str, low: float = 0.0, *, above: bool = False) -> Field:
         words = f"a number from {SMALLEST:g} to {LARGEST:g}"
     else:
         words = f"{low:g} or a number from {SMALLEST:g} to {LARGEST:g}"
-    return Field(name, words, check, "number")
+    return Field(name, meaning, words, check, "number")
 
 
 def pick(value: object, supported: Sequence[str], later: Sequence[str] = ()) -> str:
@@ -148,7 +151,8 @@ def show(value: object, limit: int = 80) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = f"a {type(value).__name__}"
+        # Too deep, of no type that TOML has, or an integer longer than Python converts.
+        text = "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
     if isinstance(value, float) and not math.isfinite(value):
         text = str(value)
     text = "".join(c if c.isprintable() else " " for c in text)

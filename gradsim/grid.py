@@ -14,7 +14,7 @@ from typing import Final
 
 from gradsim.errors import ExperimentError
 from gradsim.fields import Field, Unsuitable, Value, check_keys, plain, real, show, unknown_key, whole
-from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
+from gradsim.vocabulary import ALIASES, CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
 
 __all__ = ["MAX_CELLS", "Table", "count_cells", "expand", "override", "parse_flag", "read_axis", "read_table"]
 
@@ -196,11 +196,13 @@ def _range_bounds(field: Field, raw: Mapping[str, object]) -> tuple[float, float
 
 
 def _distinct(field: Field, values: list[Value]) -> list[Value]:
-    """Refuse an axis that holds a value twice."""
-    seen: set[Value] = set()
+    """Refuse an axis that holds a value twice, under one name or two."""
+    seen: dict[Value, Value] = {}
     for value in values:
-        if value in seen:
-            text = f"{field.name} holds {show(value)} twice: an axis lists each value once"
-            raise ExperimentError(text)
-        seen.add(value)
+        meant = ALIASES.get(value, value) if isinstance(value, str) else value
+        if meant in seen:
+            first = seen[meant]
+            text = f"{show(value)} twice" if value == first else f"{show(first)} and {show(value)}, which are the same"
+            raise ExperimentError(f"{field.name} holds {text}: an axis lists each value once")
+        seen[meant] = value
     return values

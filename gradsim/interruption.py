@@ -9,9 +9,17 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["PATIENCE_S", "RunInterrupted", "Signals"]
+__all__ = ["PATIENCE_S", "Check", "RunInterrupted", "Signals", "unchecked"]
 
 PATIENCE_S = 5.0
+
+#: What long work calls several times a second: where it raises, the work is dropped.
+Check = Callable[[], None]
+
+
+def unchecked() -> None:
+    """The check of work that nobody breaks off."""
+
 
 _SETTING_UP, _IN_WORK, _COMPLETING = "setting up", "in work", "completing"
 _HEARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -94,6 +102,11 @@ class Signals:
         """Raise `RunInterrupted` if a signal was heard; `complete` says that the result is."""
         if self.signum is not None:
             raise RunInterrupted(self.signum, complete)
+
+    def check_block(self) -> None:
+        """Raise `RunInterrupted` if a signal was heard and the block in work is to be dropped: a `Check`."""
+        if self.stop.is_set():
+            self.check()
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
         first = self.signum is None

@@ -9,19 +9,22 @@ from typing import Final, cast
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.kernels.shapes import working_bytes
 from gradsim.memory import available_memory, format_bytes
 
-__all__ = ["LEAF", "MAX_BLOCKS", "Block", "CellPlan", "Plan", "plan"]
+__all__ = ["HELD_BYTES", "LEAF", "MAX_BLOCKS", "Block", "CellPlan", "Plan", "plan"]
 
 #: Chains per leaf of the summary's tree; blocks begin and end on its multiples.
 LEAF: Final = 64
+#: Trajectories of a cell up to this size are kept until its quantiles are taken; larger ones are read back.
+HELD_BYTES: Final = 64 * 2**20
 MAX_BLOCKS: Final = 10_000
 MAX_BLOCKS_ASKED: Final = 1_000_000
 
 # Time a block should take, and the size its results should stay under, when the choice is ours.
 _BLOCK_SECONDS = 2.0
 _BLOCK_BYTES = 32 * 2**20
-#: Blocks held at once: one being made, one being written, one waiting.
+#: Blocks held at once as the kernels made them: one being made, one waiting, one being joined for the file.
 _BLOCKS_IN_FLIGHT = 3
 
 # What the kernels cost on one core of a current AVX-512 machine, in nanoseconds of float32 arithmetic.
@@ -35,8 +38,11 @@ _NS_UNIT_TANH = 12.0
 _NS_LAYER = 150.0  # keys, logarithms and calls, each pass
 _FLOAT64_FACTOR = 3.0
 
-# Vectors a kernel works in beside those it keeps of each layer.
-_WORKING_VECTORS = 21
+# Rows a kernel records of each chain, float32 and one entry a layer, wanted or not.
+_KERNEL_ROWS = 4
+# Of each column of a summary: seven moments in each node of its tree, and what comes of them in the end.
+_NODE_BYTES = 7 * 8
+_SUMMARY_BYTES = (16 + 2) * 8
 
 # Bytes of a result file beside its trajectories: per cell, and per layer and quantity of its summary.
 _FILE_BYTES_CELL = 40_000
@@ -207,7 +213,7 @@ def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
         weights=_weights(chain),
         nanoseconds=_nanoseconds(chain, experiment.dtype),
         bytes_result=result,
-        bytes_memory=_bytes_kernel(chain, 4 if experiment.dtype == "float32" else 8),
+        bytes_memory=working_bytes(chain, experiment.quantities, 4 if experiment.dtype == "float32" else 8),
         bytes_file=kept * (result + 8) + layers * _FILE_BYTES_LAYER + _FILE_BYTES_CELL,
     )
 
@@ -249,14 +255,6 @@ def _matrix_nanoseconds(chain: Chain) -> float:
     return 2 * weights * _NS_DRAWN
 
 
-def _bytes_kernel(chain: Chain, itemsize: int) -> int:
-    """Return the working memory of one thread: derivatives by layer; a tied chain's states and matrices too."""
-    widest = _widest(chain)
-    vectors = (2 if chain.tied else 1) * (chain.depth + 1) + _WORKING_VECTORS
-    matrices = 3 if chain.tied else 0
-    return itemsize * (vectors * widest + matrices * widest**2)
-
-
 def _bytes_result(experiment: Experiment, chain: Chain) -> int:
     """Return the bytes one chain records: float32, one number a layer and quantity."""
     columns = {"log_weight_grad_norm": 1 if chain.tied else chain.depth}
@@ -265,12 +263,13 @@ def _bytes_result(experiment: Experiment, chain: Chain) -> int:
 
 def _bytes_needed(experiment: Experiment, cell: CellPlan, threads: int) -> int:
     """Return the memory one cell needs: threads, blocks on their way to the file, and its summary."""
-    blocks = _BLOCKS_IN_FLIGHT * min(cell.block, cell.chains) * cell.bytes_result
-    kept = min(experiment.keep, cell.chains) * cell.bytes_result if experiment.record == "summary" else 0
-    # The tree of the summary holds one node of seven moments a level.
+    made = _BLOCKS_IN_FLIGHT * 4 * _KERNEL_ROWS * (cell.chain.depth + 1)
+    blocks = min(cell.block, cell.chains) * (made + cell.bytes_result)
+    kept = min(experiment.keep, cell.chains) if experiment.record == "summary" else cell.chains
+    held = min(kept * cell.bytes_result, HELD_BYTES)
     levels = 1 + math.ceil(math.log2(1 + cell.chains / LEAF))
-    summary = levels * 7 * 8 * (cell.bytes_result // 4)
-    return threads * cell.bytes_memory + blocks + kept + summary
+    summary = (levels * _NODE_BYTES + _SUMMARY_BYTES) * (cell.bytes_result // 4)
+    return threads * cell.bytes_memory + blocks + held + summary
 
 
 def _check_memory(made: Plan, available: int | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from gradsim.errors import ExperimentError, GradsimError
 
-__all__ = ["Preset", "find_experiment", "list_presets", "preset_path"]
+__all__ = ["Preset", "find_experiment", "list_presets", "preset_path", "shadowed_file"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -48,20 +49,29 @@ def preset_path(name: str) -> Path:
 
 
 def find_experiment(text: str) -> tuple[str, Path]:
-    """Return name and file of what the user calls an experiment: a TOML file, or else a preset.
+    """Return name and file of what the user calls an experiment: a TOML file or a preset.
 
-    What ends in ``.toml`` or contains a separator is a file; so is what names a file and no preset.
+    What ends in ``.toml`` or contains a separator is a file, and anything else a preset: what a name means
+    depends neither on the folder one is in nor on the presets a later version brings.
 
     Raises
     ------
     ExperimentError
-        Where it is neither.
+        For a name that is no preset's.
     """
     path = Path(text)
-    names = {preset.stem for preset in _folder().glob("*.toml")}
-    if path.suffix == ".toml" or len(path.parts) > 1 or (text not in names and path.exists()):
+    if path.suffix == ".toml" or os.sep in text:
         return path.stem, path
-    return text, preset_path(text)
+    try:
+        return text, preset_path(text)
+    except ExperimentError as error:
+        file = shadowed_file(text)
+        raise ExperimentError(f"{error}; the file of that name is {file}" if file else str(error)) from None
+
+
+def shadowed_file(text: str) -> str | None:
+    """Return how to write the file that bears the bare name `text`; None where there is none."""
+    return os.path.join(os.curdir, text) if os.sep not in text and os.path.isfile(text) else None
 
 
 def _folder() -> Path:

@@ -132,7 +132,7 @@ class Progress:
         self.meter.pause()
 
     def compiling(self) -> None:
-        """It turns out that they are being compiled. May be called by another thread."""
+        """It turns out that they have to be compiled."""
         self._compiling = True
 
     def prepared(self) -> None:
@@ -167,7 +167,7 @@ class LineProgress(Progress):
     Parameters
     ----------
     stream : text file
-        Where the lines go. A reader that has gone away ends the lines, not the run.
+        Where the lines go. A reader that has gone away, or a full disk, ends the lines, not the run.
     interval : float
         Seconds between lines.
     clock : callable
@@ -206,7 +206,7 @@ class LineProgress(Progress):
         try:
             self._stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             self._stream = None
 
 

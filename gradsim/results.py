@@ -66,12 +66,19 @@ class LazyArrays(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._arrays)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for array in self._arrays.values():
+            if array is not None:
+                array.flags.writeable = False
+
 
 class Cell:
     """Chains of one kind and what was recorded of them.
 
     ``cell["log_grad_norm"]`` and ``cell.log_grad_norm`` are the same float32 array, one row per stored chain.
-    In a file's cell it is read when it is first used and kept with the cell.
+    In a file's cell it is read when it is first used and kept with the cell; so it is in a pickled or copied
+    cell, which finds the file by its path.
 
     Parameters
     ----------
@@ -155,6 +162,10 @@ class Cell:
             if name not in self.quantities:
                 raise AttributeError(f"{name} was not recorded in this cell")
             return self[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A summary that was taken from the arrays is taken again.
+        return {name: value for name, value in self.__dict__.items() if name != "summary"}
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.quantities})
@@ -251,7 +262,8 @@ class Results(Sequence[Cell]):
     """A result file: a sequence of `Cell`, and a context manager that keeps the file open.
 
     Nothing is read before it is used. Outside a ``with`` block, and after one, each read opens the file for
-    as long as it takes, so that results stay usable and nothing needs to be closed.
+    as long as it takes, so that results stay usable and nothing needs to be closed. Pickled or copied results
+    find the file by its path.
 
     Attributes
     ----------
@@ -266,6 +278,9 @@ class Results(Sequence[Cell]):
         self.path = source.path
         self.attributes: Mapping[str, Any] = MappingProxyType(dict(source.attributes))
         self.experiment = source.experiment
+
+    def __reduce__(self) -> tuple[type[Self], tuple[ResultSource]]:
+        return type(self), (self._source,)
 
     @property
     def provenance(self) -> dict[str, Any]:

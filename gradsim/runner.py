@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["check_threads", "progress_on", "run", "simulate"]
 
 MAX_THREADS = 1024
-#: Loading compiled kernels takes less than this, compiling them more.
-ANNOUNCE_AFTER_S = 2.0
 
 Arrays = Mapping[str, "NDArray[np.float32]"]
 
@@ -97,7 +94,7 @@ def run(
     with (
         _shown(progress) as shown,
         Signals(lambda: _block_seconds_left(made, shown)) as signals,
-        ResultWriter(path, experiment, overwrite=overwrite, resume=resume) as writer,
+        ResultWriter(path, experiment, overwrite=overwrite, resume=resume, check=signals.check_block) as writer,
     ):
         _simulate(made, writer.write, shown, signals)
         signals.keep_going()
@@ -195,8 +192,10 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
 
     backend = LocalBackend(made.threads)
     progress.begin(sum(cell.chains for cell in made.cells), made.seconds)
-    with _announcing(progress):
-        backend.prepare(made)
+    # Neither loading the kernels nor compiling them counts in the rate; compiling takes long enough to be announced.
+    progress.preparing()
+    backend.prepare(made, progress.compiling)
+    progress.prepared()
     signals.patiently()
     # Closed at once where the loop is left, so that no thread goes on working.
     missing = len(made.blocks)
@@ -210,21 +209,6 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
     # Once every block is there, the result is completed, signal or not.
     if missing:
         signals.check()
-
-
-@contextmanager
-def _announcing(progress: Progress) -> Iterator[None]:
-    """Keep compilation out of the rate, and announce it where it is more than loading."""
-    progress.preparing()
-    announcement = threading.Timer(ANNOUNCE_AFTER_S, progress.compiling)
-    announcement.daemon = True
-    announcement.start()
-    try:
-        yield
-    finally:
-        announcement.cancel()
-        announcement.join()
-    progress.prepared()
 
 
 def _block_seconds_left(made: Plan, progress: Progress) -> float | None:

@@ -13,14 +13,15 @@ where the mean is large beside the spread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradsim.interruption import Check, unchecked
 from gradsim.plan import LEAF
-from gradsim.quantities import PER_MILLE
+from gradsim.quantities import PER_MILLE, STATISTICS
 
 __all__ = ["SummaryBuilder", "quantiles", "summarise"]
 
@@ -28,8 +29,12 @@ __all__ = ["SummaryBuilder", "quantiles", "summarise"]
 BEYOND: Final = 10
 
 _CHUNK: Final = 1 << 16  # values whose moments are taken at once: the temporaries stay in the cache
-_RUN: Final = 1 << 10  # leaves joined at once
-_SLAB: Final = 1 << 23  # values sorted at once for quantiles
+_RUN: Final = 1 << 10  # leaves joined at once, at most, ...
+_RUN_VALUES: Final = 1 << 22  # ... and the values in them, so that they do not take long
+_SLAB: Final = 1 << 23  # values read at once for quantiles
+_PART: Final = 1 << 18  # values sorted at once
+#: Columns that share a tree: a node stays in the cache, and what a very long chain takes comes in short steps.
+_COLUMNS: Final = 1 << 14
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
@@ -42,10 +47,14 @@ class SummaryBuilder:
     ----------
     quantities : iterable of str
         Names of the recorded quantities.
+    check : callable
+        Called several times a second while there is work; what it raises ends the work.
     """
 
-    def __init__(self, quantities: Iterable[str]) -> None:
-        self._trees = {name: _MomentTree() for name in quantities}
+    def __init__(self, quantities: Iterable[str], check: Check = unchecked) -> None:
+        #: One tree for every `_COLUMNS` columns, made when the first block is there.
+        self._trees: dict[str, list[_MomentTree]] = {name: [] for name in quantities}
+        self._check = check
         self._dead: NDArray[np.int64] | None = None
         self._nonfinite: NDArray[np.int64] | None = None
 
@@ -61,16 +70,13 @@ class SummaryBuilder:
         """
         if start % LEAF:
             raise ValueError(f"a block starts on a multiple of {LEAF} chains, not at {start}")
-        for name, tree in self._trees.items():
-            tree.add(start // LEAF, arrays[name])
+        for name, trees in self._trees.items():
+            for at, columns in enumerate(_column_slices(arrays[name].shape[1])):
+                if at == len(trees):
+                    trees.append(_MomentTree(self._check))
+                trees[at].add(start // LEAF, arrays[name][:, columns])
         if "log_grad_norm" in self._trees:
-            values = arrays["log_grad_norm"]
-            dead = np.count_nonzero(values == -np.inf, axis=0)
-            # A norm beyond the range is NaN by definition; should a +inf ever arrive, it is counted with
-            # them.
-            nonfinite = np.count_nonzero(~np.isfinite(values), axis=0) - dead
-            self._dead = dead if self._dead is None else self._dead + dead
-            self._nonfinite = nonfinite if self._nonfinite is None else self._nonfinite + nonfinite
+            self._count(arrays["log_grad_norm"])
 
     def result(self, kept: Mapping[str, Any]) -> dict[str, Array]:
         """Return the summary of all chains added.
@@ -88,14 +94,38 @@ class SummaryBuilder:
             (9, columns) float64; ``dead`` and ``nonfinite`` (layers,) int64 of log_grad_norm.
         """
         summary: dict[str, Array] = {}
-        for name, tree in self._trees.items():
-            for statistic, values in _statistics(tree.total()).items():
-                summary[f"{name}_{statistic}"] = values
-            summary[f"{name}_quantiles"] = quantiles(kept[name])
+        for name, trees in self._trees.items():
+            totals = np.concatenate([tree.total() for tree in trees], axis=1)
+            for statistic in STATISTICS:
+                summary[f"{name}_{statistic}"] = np.empty(totals.shape[1])
+            for columns in _column_slices(totals.shape[1]):
+                for statistic, values in _statistics(totals[:, columns]).items():
+                    summary[f"{name}_{statistic}"][columns] = values
+                self._check()
+            summary[f"{name}_quantiles"] = quantiles(kept[name], self._check)
         if self._dead is not None and self._nonfinite is not None:
             summary["dead"] = self._dead.astype(np.int64)
             summary["nonfinite"] = self._nonfinite.astype(np.int64)
         return summary
+
+    def _count(self, values: Array) -> None:
+        """Count the dead chains and those beyond the range."""
+        if self._dead is None or self._nonfinite is None:
+            self._dead, self._nonfinite = np.zeros((2, values.shape[1]), np.int64)
+        for columns in _column_slices(values.shape[1]):
+            for start in range(0, len(values), _RUN):
+                part = values[start : start + _RUN, columns]
+                dead = np.count_nonzero(part == -np.inf, axis=0)
+                self._dead[columns] += dead
+                # A norm beyond the range is NaN by definition; should a +inf ever arrive, it is counted with them.
+                self._nonfinite[columns] += np.count_nonzero(~np.isfinite(part), axis=0) - dead
+            self._check()
+
+
+def _column_slices(columns: int) -> Iterator[slice]:
+    """Yield slices that share the columns out among the trees."""
+    for left in range(0, columns, _COLUMNS):
+        yield slice(left, left + _COLUMNS)
 
 
 def summarise(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -111,14 +141,16 @@ class _MomentTree:
     A node is an array (7, columns): count, mean, second to fourth central sum, minimum, maximum.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check) -> None:
+        self._check = check
         self._waiting: dict[tuple[int, int], Float] = {}
 
     def add(self, first: int, values: Array) -> None:
         """Add the leaves from number `first` on."""
-        for start in range(0, len(values), _RUN * LEAF):
-            run = _leaf_run(values[start : start + _RUN * LEAF])
-            self._insert_run(0, first + start // LEAF, run)
+        rows = max(1, min(_RUN, _RUN_VALUES // (LEAF * max(1, values.shape[1])))) * LEAF
+        for start in range(0, len(values), rows):
+            self._insert_run(0, first + start // LEAF, _leaf_run(values[start : start + rows]))
+            self._check()
 
     def total(self) -> Float:
         """Return the root; a node without a sibling moves up as it is."""
@@ -151,22 +183,37 @@ def _leaf_run(values: Array) -> Float:
     """Return the moments (7, leaves, columns) of values (rows, columns), the last leaf possibly short."""
     rows, columns = values.shape
     leaves = np.empty((7, -(-rows // LEAF), columns))
+    whole = rows // LEAF
     step = max(1, _CHUNK // (LEAF * max(1, columns)))
-    for start in range(0, leaves.shape[1], step):
-        part = values[start * LEAF : (start + step) * LEAF]
-        count = -(-len(part) // LEAF)
-        if len(part) < count * LEAF:
-            part = np.concatenate((part, np.full((count * LEAF - len(part), columns), np.nan, part.dtype)))
-        _fill_leaves(part.reshape(count, LEAF, columns), leaves[:, start : start + count])
+    for start in range(0, whole, step):
+        part = values[start * LEAF : min(start + step, whole) * LEAF]
+        _fill_leaves(part.reshape(-1, LEAF, columns), leaves[:, start : start + step][:, : len(part) // LEAF])
+    if rows % LEAF:
+        _fill_leaves(_padded(values[whole * LEAF :])[None], leaves[:, whole:])
     return leaves
 
 
+def _padded(short: Array) -> Array:
+    """Return a short leaf with rows of NaN up to a power of two: what lies beyond would only add zeros to sums."""
+    rows, columns = short.shape
+    missing = (1 << (rows - 1).bit_length()) - rows
+    return np.concatenate((short, np.full((missing, columns), np.nan, short.dtype))) if missing else short
+
+
 def _fill_leaves(values: Array, leaves: Float) -> None:
-    """Write the moments of values (count, 64, columns) into leaves (7, count, columns)."""
+    """Write the moments of values (count, rows, columns), rows a power of two, into leaves (7, count, columns)."""
+    width = max(1, _CHUNK // (values.shape[0] * values.shape[1]))
+    for left in range(0, values.shape[2], width):
+        _fill_part(values[:, :, left : left + width], leaves[:, :, left : left + width])
+
+
+def _fill_part(values: Array, leaves: Float) -> None:
+    """Do the work of `_fill_leaves` for as many values as stay in the cache."""
+    rows = values.shape[1]
     finite = np.isfinite(values)
     # Where every value is finite, which is nearly always, there is nothing to mask; the bits are the same.
     missing = None if finite.all() else ~finite
-    leaves[0] = LEAF if missing is None else np.count_nonzero(finite, axis=1)
+    leaves[0] = rows if missing is None else np.count_nonzero(finite, axis=1)
     leaves[5] = (values if missing is None else np.where(finite, values, np.inf)).min(axis=1)
     leaves[6] = (values if missing is None else np.where(finite, values, -np.inf)).max(axis=1)
     x = values.astype(np.float64)
@@ -185,9 +232,9 @@ def _fill_leaves(values: Array, leaves: Float) -> None:
 
 
 def _halving_sum(x: Float) -> Float:
-    """Sum over the 64 rows in one fixed order; that of ``numpy.sum`` depends on the shape of the array."""
-    half = LEAF // 2
-    total: Float = x[:, :half] + x[:, half:]
+    """Sum over the rows, a power of two, in one fixed order; that of ``numpy.sum`` depends on the array's shape."""
+    half = x.shape[1] // 2
+    total: Float = x[:, :half] + x[:, half:] if half else x
     while half > 1:
         half //= 2
         total[:, :half] += total[:, half : 2 * half]
@@ -241,13 +288,15 @@ def _statistics(moments: Float) -> dict[str, Float]:
         }
 
 
-def quantiles(values: Any) -> Float:
+def quantiles(values: Any, check: Check = unchecked) -> Float:
     """Return the quantiles of each column over its finite values, interpolated linearly.
 
     Parameters
     ----------
     values : array-like of float32, shape (rows, columns)
         An array, or anything that is sliced like one; read in slabs of columns.
+    check : callable
+        Called between pieces of the work; what it raises ends it.
 
     Returns
     -------
@@ -255,14 +304,20 @@ def quantiles(values: Any) -> Float:
         At the probabilities of `gradsim.quantities.QUANTILES`; NaN where fewer than 10 values lie beyond.
     """
     rows, columns = values.shape
-    result = np.empty((len(PER_MILLE), columns))
-    step = max(1, _SLAB // max(1, rows))
+    result = np.full((len(PER_MILLE), columns), np.nan)
+    # So few that not even the median has enough beyond it.
+    if rows * 500 < BEYOND * 1000:
+        return result
+    step = max(1, _SLAB // rows)
+    part = max(1, _PART // rows)
     for start in range(0, columns, step):
-        # One contiguous run per column: -inf sorts before the finite values, +inf and NaN after them.
-        slab = np.ascontiguousarray(np.asarray(values[:, start : start + step], dtype=np.float32).T)
-        slab = slab.copy() if np.shares_memory(slab, values) else slab
-        slab.sort(axis=1)
-        result[:, start : start + step] = _sorted_quantiles(slab)
+        slab = np.asarray(values[:, start : start + step], dtype=np.float32)
+        for left in range(0, slab.shape[1], part):
+            # One contiguous run per column: -inf sorts before the finite values, +inf and NaN after them.
+            by_column = slab[:, left : left + part].T.copy()
+            by_column.sort(axis=1)
+            result[:, start + left : start + left + len(by_column)] = _sorted_quantiles(by_column)
+            check()
     return result
 
 
@@ -273,6 +328,9 @@ def _sorted_quantiles(slab: Array) -> Float:
     column = np.arange(len(slab))
     result = np.full((len(PER_MILLE), len(slab)), np.nan)
     for row, thousandths in enumerate(PER_MILLE):
+        enough = count * min(thousandths, 1000 - thousandths) >= BEYOND * 1000
+        if not enough.any():
+            continue
         position = np.maximum(count - 1, 0) * thousandths
         below, part = position // 1000, (position % 1000) / 1000
         lower = slab[column, np.minimum(before + below, slab.shape[1] - 1)].astype(np.float64)
@@ -280,6 +338,5 @@ def _sorted_quantiles(slab: Array) -> Float:
         # Where `part` is 0 the upper neighbour may be no number at all.
         with np.errstate(invalid="ignore"):
             between = np.where(part > 0, lower + part * (upper - lower), lower)
-        enough = count * min(thousandths, 1000 - thousandths) >= BEYOND * 1000
         result[row] = np.where(enough, between, np.nan)
     return result

@@ -9,13 +9,14 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
-__all__ = ["WIDTH", "Column", "Row", "chain_in_words", "number", "render"]
+__all__ = ["NARROWEST", "WIDTH", "Column", "Row", "chain_in_words", "counted", "number", "render"]
 
-#: Columns a table is kept within.
+#: Columns a table is kept within, and the fewest it is made for.
 WIDTH = 100
+NARROWEST = 64
 
 _GAP = "  "
-_NARROWEST = 12
+_NARROWEST_COLUMN = 12
 
 Row = Sequence[str]
 
@@ -30,12 +31,16 @@ class Column:
     right : bool
         Flush right.
     wraps : bool
-        May be made narrower, its words then run on below, beside the group's other rows.
+        May be made narrower, its words then run on below, beside the group's other rows; or moved to lines of
+        its own above them.
+    minor : bool
+        Left out where there is no room otherwise, the last of these first.
     """
 
     heading: str
     right: bool = False
     wraps: bool = False
+    minor: bool = False
 
 
 def render(
@@ -52,30 +57,57 @@ def render(
     groups : sequence of sequences of rows
         Rows that belong together; a column that wraps is taken from the first of them.
     width : int
-        Lines are kept within it as far as the columns that wrap allow.
+        Lines are kept within it: columns that wrap are made narrower; then their words go above the rows of the
+        group, the width of the table; then minor columns are left out. What is still too long stays so.
     style : callable, optional
         Colours the last cell of a row.
     """
-    widths = _fit(columns, [row for group in groups for row in group], width)
-    lines = [_line(columns, widths, [column.heading for column in columns])]
+    natural = [max(len(c.heading), *(len(row[at]) for rows in groups for row in rows)) for at, c in enumerate(columns)]
+    widths = _narrowed(columns, natural, width)
+    kept = list(range(len(columns)))
+    above: list[int] = []
+    if _length(widths) > width:
+        above = [at for at in kept if columns[at].wraps]
+        kept = _without_minor(columns, natural, [at for at in kept if at not in above], width)
+        widths = natural
+    columns_kept, widths = [columns[at] for at in kept], [widths[at] for at in kept]
+    lines = [_line(columns_kept, widths, [column.heading for column in columns_kept])]
     lines.append(_GAP.join("-" * size for size in widths))
     for group in groups:
-        for cells in zip_longest(*_unfold(columns, widths, group), fillvalue=""):
+        lines += [line for at in above for line in wrap(group[0][at], width, break_on_hyphens=False)]
+        unfolded = _unfold(columns_kept, widths, [[row[at] for at in kept] for row in group])
+        for cells in zip_longest(*unfolded, fillvalue=""):
             styled = [*cells[:-1], style(cells[-1])] if style is not None and cells[-1] else list(cells)
-            lines.append(_line(columns, widths, styled))
+            lines.append(_line(columns_kept, widths, styled))
     return "\n".join(lines)
 
 
-def _fit(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[int]:
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: ``"1 cell"``, ``"4,096 chains"``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _length(widths: Sequence[int]) -> int:
+    """The length of a line."""
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _narrowed(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
     """The width of each column, the widest of those that wrap made narrower where the line is too long."""
-    widths = [max([len(column.heading), *(len(row[at]) for row in rows)]) for at, column in enumerate(columns)]
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    for at in sorted(range(len(columns)), key=lambda at: -widths[at]):
-        if columns[at].wraps and excess > 0:
-            taken = min(excess, max(0, widths[at] - _NARROWEST))
-            widths[at] -= taken
-            excess -= taken
+    widths = list(natural)
+    for at in sorted(range(len(columns)), key=lambda at: -natural[at]):
+        if columns[at].wraps:
+            excess = max(0, _length(widths) - width)
+            widths[at] -= min(excess, max(0, widths[at] - _NARROWEST_COLUMN))
     return widths
+
+
+def _without_minor(columns: Sequence[Column], widths: Sequence[int], kept: list[int], width: int) -> list[int]:
+    """The columns of these that are kept so that they fit."""
+    for at in reversed(kept):
+        if columns[at].minor and _length([widths[other] for other in kept]) > width:
+            kept = [other for other in kept if other != at]
+    return kept
 
 
 def _unfold(columns: Sequence[Column], widths: Sequence[int], group: Sequence[Row]) -> list[list[str]]:

@@ -61,32 +61,44 @@ def _check_profile(value: object) -> tuple[int, ...]:
 CHAIN_FIELDS: Final[dict[str, Field]] = {
     spec.name: spec
     for spec in (
-        choice("kind", ("feedforward", "recurrent"), later=("lstm", "gru")),
+        choice(
+            "kind",
+            "Layers with weights of their own, or one W and b at every step",
+            ("feedforward", "recurrent"),
+            later=("lstm", "gru"),
+        ),
         choice(
             "activation",
+            "What acts on W h + b",
             ("linear", "relu", "leaky_relu", "tanh"),
             later=("erf", "sigmoid", "gelu", "silu"),
         ),
-        number("negative_slope", -math.inf),
-        integer("depth", 1, MAX_DEPTH),
-        integer("width", 1, MAX_WIDTH),
+        number("negative_slope", "Slope of leaky_relu below zero", -math.inf),
+        integer("depth", "Layers, or time steps of a recurrent chain", 1, MAX_DEPTH),
+        integer("width", "Units in every layer", 1, MAX_WIDTH),
         Field(
             "profile",
+            "Units layer by layer, input first, instead of depth and width",
             f"a list of 2 to {MAX_PROFILE} widths, each an integer from 1 to {MAX_WIDTH}",
             _check_profile,
             "profile",
         ),
-        choice("init", ("gaussian", "uniform", "rademacher", "orthogonal", "identity")),
+        choice("init", "Law of the weights", ("gaussian", "uniform", "rademacher", "orthogonal", "identity")),
         Field(
             "gain",
+            "Scale of the weights, whose variance is gain^2 / fan_in",
             f"0, a number from 1e-30 to 1e+30, or one of {', '.join(GAIN_NAMES)}",
             _check_gain,
             "number",
         ),
-        number("bias"),
-        number("input_scale", above=True),
-        number("input_noise"),
-        choice("output_gradient", ("random", "ones", "loss")),
+        number("bias", "Standard deviation of the biases"),
+        number("input_scale", "Standard deviation of the input", above=True),
+        number("input_noise", "Standard deviation of the noise at each step of a recurrent chain"),
+        choice(
+            "output_gradient",
+            "Gradient at the output: of length 1 at random, all ones, or equal to the output",
+            ("random", "ones", "loss"),
+        ),
     )
 }
 
@@ -134,10 +146,10 @@ def _check_title(value: object) -> str:
 
 
 def _check_quantities(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(set(map(str, value))) != len(value):
+    if not isinstance(value, list):
         raise Unsuitable
     names = [pick(name, QUANTITIES, later=("log_cell_grad_norm", "lyapunov")) for name in value]
-    if "log_grad_norm" not in names:
+    if "log_grad_norm" not in names or len(set(names)) != len(names):
         raise Unsuitable
     return tuple(name for name in QUANTITIES if name in names)
 
@@ -150,9 +162,15 @@ def _check_block(value: object) -> Value:
 HEAD_FIELDS: Final[dict[str, Field]] = {
     spec.name: spec
     for spec in (
-        Field("title", f"one line of at most {MAX_TITLE} printable characters", _check_title, "line"),
-        integer("seed", 0, MAX_SEED),
-        integer("chains", 1, MAX_CHAINS),
+        Field(
+            "title",
+            "What the experiment is about",
+            f"one line of at most {MAX_TITLE} printable characters",
+            _check_title,
+            "line",
+        ),
+        integer("seed", "Seed of all that is drawn", 0, MAX_SEED),
+        integer("chains", "Chains in each cell of the grid", 1, MAX_CHAINS),
     )
 }
 
@@ -160,19 +178,28 @@ HEAD_FIELDS: Final[dict[str, Field]] = {
 RUN_FIELDS: Final[dict[str, Field]] = {
     spec.name: spec
     for spec in (
-        choice("method", ("dense",), later=("deferred",)),
-        choice("device", ("cpu",), later=("cuda",)),
-        choice("dtype", ("float32", "float64")),
-        choice("record", ("trajectories", "summary")),
+        choice("method", "How a chain is simulated", ("dense",), later=("deferred",)),
+        choice("device", "Where it is simulated", ("cpu",), later=("cuda",)),
+        choice("dtype", "Arithmetic of the chain", ("float32", "float64")),
+        choice("record", "Every chain, or moments of all and the first few", ("trajectories", "summary")),
         Field(
             "quantities",
+            "What is recorded of a chain",
             f"a list of names from {', '.join(QUANTITIES)}, each once and log_grad_norm among them",
             _check_quantities,
             "list",
             QUANTITIES,
         ),
-        choice("streams", ("independent", "common")),
-        Field("block", f'"auto" or an integer from 1 to {MAX_CHAINS}', _check_block, "number"),
-        integer("keep", 1, MAX_CHAINS),
+        choice(
+            "streams", "Weights of cells of the same shape: their own, or the same in all", ("independent", "common")
+        ),
+        Field(
+            "block",
+            "Chains simulated and written at a time",
+            f'"auto" or an integer from 1 to {MAX_CHAINS}',
+            _check_block,
+            "number",
+        ),
+        integer("keep", "How many chains a summary keeps whole", 1, MAX_CHAINS),
     )
 }

@@ -24,7 +24,7 @@ class LocalBackend:
     def __init__(self, threads: int) -> None:
         self.threads_seen.append(threads)
 
-    def prepare(self, made):
+    def prepare(self, made, compiling):
         """There is nothing to compile."""
 
     def blocks(self, made, blocks, stop):

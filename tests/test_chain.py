@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -172,6 +173,46 @@ def test_replace_drops_what_the_change_replaces() -> None:
     assert chain.replace(profile=[3, 4]).replace(width=8).profile is None
     assert chain.replace(activation="relu") == Chain(width=3, depth=4)
     assert Chain(kind="recurrent", input_noise=1).replace(kind="feedforward") == Chain()
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ({"activation": "relu", "width": 64}, {"depth": 10}),
+        ({"activation": "leaky_relu", "negative_slope": 0.2}, {"activation": "tanh", "gain": "critical"}),
+        ({"kind": "recurrent", "input_noise": 0.5}, {"kind": "feedforward"}),
+        ({"width": 64, "depth": 5}, {"profile": [3, 4, 5]}),
+        ({"profile": [3, 4, 5]}, {"width": 9}),
+        ({"profile": [3, 4, 5]}, {"gain": "xavier"}),
+        ({"gain": "torch"}, {"width": 8}),
+        ({"gain": "kaiming"}, {}),
+    ],
+)
+def test_dataclasses_replace_is_replace(fields: dict[str, Any], changes: dict[str, Any]) -> None:
+    chain = Chain(**fields)
+    changed = dataclasses.replace(chain, **changes)
+    assert changed == chain.replace(**changes)
+    assert changed.gain_name == chain.replace(**changes).gain_name
+    for name, value in changes.items():
+        assert getattr(changed, name) == (tuple(value) if name == "profile" else {"xavier": "glorot"}.get(value, value))
+    assert "_origin" not in dataclasses.asdict(changed)
+    assert hash(changed) == hash(chain.replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 0}, "depth = 0 is not allowed"),
+        ({"breadth": 3}, "unknown"),
+        ({"input_noise": 1.0}, "input_noise applies to"),
+    ],
+)
+def test_dataclasses_replace_validates(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExperimentError, match=message) as caught:
+        dataclasses.replace(Chain(), **changes)
+    assert "_origin" not in str(caught.value)
+    with pytest.raises(ExperimentError, match="unknown key"):
+        Chain(_origin=3)
 
 
 def test_repr_is_short_and_evaluates() -> None:

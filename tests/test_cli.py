@@ -7,6 +7,9 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +17,7 @@ from click.testing import CliRunner
 import gradsim
 from gradsim.cli import cli, status_of
 from gradsim.commands.flags import take_overrides
+from gradsim.commands.output import table_width
 from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
 from tests import fake_backend
 
@@ -65,6 +69,52 @@ class TestHelp:
         flags = {flag for option in cli.commands[command].params for flag in option.opts}
         names = [*CHAIN_FIELDS, *LATER_FIELDS, *HEAD_FIELDS, *RUN_FIELDS]
         assert {f"--{name.replace('_', '-')}" for name in names if name != "title"} <= flags
+
+    @pytest.mark.parametrize("field", [*CHAIN_FIELDS.values(), *HEAD_FIELDS.values(), *RUN_FIELDS.values()])
+    def test_the_help_says_what_a_field_is_and_its_default(self, field):
+        assert field.meaning and not field.meaning.endswith(".")
+        if field.name == "title":
+            return
+        said = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
+        assert f"{field.meaning}; {field.allowed}" in said
+        flag = said[said.index(f" --{field.name.replace('_', '-')} ") :]
+        assert ("[default: " in flag[: flag.index(field.allowed) + len(field.allowed) + 12]) == (
+            field.name != "profile"
+        )
+
+    def test_defaults_are_shown_as_a_flag_takes_them(self):
+        said = " ".join(CliRunner().invoke(cli, ["run", "--help"]).output.split())
+        for text in ("Units in every layer; an integer from 1 to 2147483647 [default: 256]", "[default: all]"):
+            assert text in said
+
+    def test_help_fits_80_columns(self):
+        for command in cli.commands:
+            lines = CliRunner().invoke(cli, [command, "--help"], terminal_width=80).output.splitlines()
+            assert max(map(len, lines)) <= 80
+
+    def test_theory_shows_what_matters_to_it(self, call):
+        text = CliRunner().invoke(cli, ["theory", "--help"]).output
+        assert "--width" in text and "--gain" in text
+        for name in (*HEAD_FIELDS, *RUN_FIELDS, "threads", "Run settings"):
+            assert f"--{name}" not in text and f"\n{name}" not in text
+        assert call("theory", "--seed", "1", "--dtype", "float64", "--width", "8").status == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "suggested"),
+        [
+            (("theory", "--dtyp", "x"), None),
+            (("theory", "--chian", "3"), None),
+            (("theory", "--forgetbias", "3"), None),
+            (("run", "--forgetbias", "3"), None),
+            (("run", "--dtyp", "x"), "--dtype"),
+            (("theory", "--activatoin", "x"), "--activation"),
+        ],
+    )
+    def test_only_what_is_shown_is_suggested(self, call, arguments, suggested):
+        done = call(*arguments)
+        assert done.status == 2
+        for hidden in ("--dtype", "--chains", "--forget-bias", "--activation"):
+            assert (f"'{hidden}'" in done.stderr) == (hidden == suggested)
 
     def test_fields_come_under_headings(self):
         text = CliRunner().invoke(cli, ["run", "--help"]).output
@@ -132,6 +182,8 @@ class TestRun:
             (("--width", "8,16", "--gain", "0.5:1.5:3"), "run.h5", "6"),
             (("--profile", "8,4,2", "--profile", "8,2"), "run.h5", "2"),
             (("leaky", "--width", "8"), "leaky.h5", None),
+            (("quick", "--width", "8"), "quick.h5", None),
+            (("./quick",), "quick.h5", "2"),
             (("folder/mine.toml",), "mine.h5", "2"),
             (("./mine.toml", "--depth", "2,3"), "mine.h5", "4"),
             (("mine.toml", "-o", "other.h5"), "other.h5", "2"),
@@ -140,7 +192,8 @@ class TestRun:
     def test_which_experiment_and_which_output(self, call, tmp_path, arguments, output, cells):
         (tmp_path / "folder").mkdir()
         for folder in (tmp_path, tmp_path / "folder"):
-            (folder / "mine.toml").write_text("chains = 64\n[chain]\nwidth = [4, 8]\n")
+            for name in ("mine.toml", "quick"):
+                (folder / name).write_text("chains = 64\n[chain]\nwidth = [4, 8]\n")
         before = sorted(tmp_path.rglob("*"))
         done = call("run", *arguments, "--dry-run")
         assert done.status == 0
@@ -155,6 +208,54 @@ class TestRun:
         assert list(facts) == ["output", "cells", "chains", "blocks", "memory", "file", "time"]
         assert facts["chains"] == "1,000 a cell, 1,000 in all"
         assert facts["time"].endswith("on 3 threads, compilation apart")
+
+    def test_one_of_a_kind_is_singular(self, call):
+        assert call("run", *LINEAR, "--chains", "1").stderr.startswith("run.h5: 1 cell of 1 chain, ")
+        assert "on 1 thread, " in call("run", "--dry-run", "--width", "8", "--threads", "1").stdout
+
+    def test_a_preset_taken_in_place_of_a_file_is_said(self, call, tmp_path):
+        (tmp_path / "quick").write_text("seed = 1")
+        line = "quick: the preset of that name is taken, not the file ./quick\n"
+        assert call("run", "quick", "--dry-run").stderr == line
+        assert call("run", "quick", "--dry-run", "--quiet").stderr == ""
+        assert call("run", "./quick", "--dry-run").stderr == ""
+        assert call("run", "--dry-run").stderr == ""
+        assert call("theory", "quick").stderr == line
+
+    @pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)])
+    @pytest.mark.parametrize(
+        "there", ["nothing", "complete", "another", "no result", "folder", "no folder", "parts", "foreign", "pipe"]
+    )
+    def test_a_dry_run_refuses_what_the_run_refuses(self, call, tmp_path, there, flags):
+        output = {"no folder": "none/out.h5"}.get(there, "out.h5")
+        if there in ("complete", "another"):
+            call("run", *LINEAR, "--seed", "9" if there == "another" else "0", "-o", "out.h5")
+        elif there == "no result":
+            (tmp_path / "out.h5").write_text("mine")
+        elif there == "folder":
+            (tmp_path / "out.h5").mkdir()
+        elif there == "pipe":
+            os.mkfifo(tmp_path / "out.h5")
+        elif there in ("parts", "foreign"):
+            (tmp_path / "out.h5.parts").mkdir()
+            if there == "parts":
+                another = gradsim.Experiment({"width": 3})
+                (tmp_path / "out.h5.parts" / "experiment.json").write_text(another.to_json())
+            else:
+                (tmp_path / "out.h5.parts" / "mine").write_text("mine")
+        before = {path: path.stat() for path in tmp_path.rglob("*")}
+        dry = call("run", *LINEAR, "-o", output, *flags, "--dry-run")
+        assert {path: path.stat() for path in tmp_path.rglob("*")} == before, "nothing is written"
+        wet = call("run", *LINEAR, "-o", output, *flags)
+        assert dry.status == wet.status
+        if wet.status:
+            assert dry.stderr == wet.stderr
+
+    def test_a_dry_run_says_what_becomes_of_the_file(self, call, result):
+        done = call("run", *LINEAR, "-o", "out.h5", "--resume", "--dry-run")
+        assert done.stdout == "out.h5: complete already, nothing would be run\n"
+        done = call("run", *LINEAR, "-o", "out.h5", "--overwrite", "--dry-run")
+        assert done.stdout.splitlines()[0] == "output  out.h5, to be replaced at completion"
 
     def test_default_names_do_not_collide(self, call, tmp_path):
         for _ in range(2):
@@ -313,6 +414,27 @@ class TestFailures:
         assert words in done.stderr
         assert os.listdir(tmp_path) == []
 
+    @pytest.mark.parametrize("arguments", [("theory", "--width", "8"), ("run", *LINEAR), ("theory", "--help")])
+    def test_a_full_standard_output_is_one_line_without_o(self, call, monkeypatch, capsys, arguments):
+        with open("/dev/full", "w") as full:
+            monkeypatch.setattr("sys.stdout", full)
+            done = call(*arguments)
+            monkeypatch.undo()
+            with pytest.raises(OSError, match="No space"):
+                full.close()
+        assert done.status == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("gradsim: ") and last.endswith("No space left on device: free some space")
+
+    def test_messages_that_cannot_be_written_fail_nothing(self, tmp_path):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, fake_backend.__file__, "0", "run", *LINEAR, "-o", str(tmp_path / "out.h5")]
+            # As a script it has its own folder on the path, not the one above.
+            found = {**os.environ, "PYTHONPATH": str(Path(gradsim.__file__).parent.parent)}
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60, env=found)
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[-1].startswith("agree: ")
+
     def test_the_traceback_is_shown_on_request(self, monkeypatch, capsys, tmp_path):
         monkeypatch.setenv("GRADSIM_DEBUG", "1")
         assert status_of(["run", "--width", "0"]) == 2
@@ -409,6 +531,24 @@ class TestTheory:
 
     def test_a_preset(self, call):
         assert call("theory", "quick").stdout.count("exact") >= 4
+
+
+class TestTableWidth:
+    @pytest.mark.parametrize(
+        ("terminal", "columns", "width"), [(True, "72", 72), (True, "300", 100), (True, "20", 64), (False, "72", 100)]
+    )
+    def test_is_that_of_a_terminal_within_bounds(self, monkeypatch, terminal, columns, width):
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+        assert table_width() == width
+
+    @pytest.mark.parametrize(
+        "command", [("run", *LINEAR), ("theory", "quick"), ("info", "out.h5"), ("compare", "out.h5"), ("presets",)]
+    )
+    def test_every_command_keeps_to_it(self, call, result, monkeypatch, command):
+        for module in ("running", "judging", "reading", "listing"):
+            monkeypatch.setattr(f"gradsim.commands.{module}.table_width", lambda: 64)
+        assert max(map(len, call(*command).stdout.splitlines())) <= 64
 
 
 class TestPresets:

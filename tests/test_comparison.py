@@ -281,3 +281,16 @@ def test_quantity_that_was_not_recorded():
 
 def test_a_single_cell_is_taken():
     assert compare(cell(LINEAR, 100)).cells[0].chains == 100
+
+
+def test_repr_is_a_few_short_lines():
+    comparison = compare([cell(LINEAR), cell(DEADLY, seed=1)] * 6)
+    lines = repr(comparison).splitlines()
+    assert lines[0] == "Comparison('agree', alpha=0.01, cells=12)"
+    assert "cell 0: kind=feedforward, activation=linear, width=16, depth=50: 5 agree; 2000 of 2000" in lines[1]
+    assert lines[-1] == "  ... and 7 more cells"
+    assert len(lines) == 7 and max(map(len, lines)) < 160
+    wrong = compare([cell(LINEAR)], laws=lambda chain: find(chain.replace(gain=1.2)))
+    assert "disagree (mean" in repr(wrong)
+    wide = compare([StandIn(Chain(profile=[3] * 2000), np.zeros((3, 2000)))])
+    assert max(map(len, repr(wide).splitlines())) < 160

@@ -98,3 +98,15 @@ def test_no_critical_gain_with_bias(name):
 def test_impossible_bias(bias):
     with pytest.raises(ExperimentError, match="bias must be a number from 0"):
         critical_gain("tanh", bias=bias)
+
+
+@pytest.mark.parametrize("name", ["erf", "sigmoid", "gelu", "silu"])
+def test_an_activation_without_a_kernel_is_known_and_not_supported(name):
+    with pytest.raises(ExperimentError, match=f'activation = "{name}" is not supported .*; supported: linear, relu'):
+        critical_gain(name)
+
+
+@pytest.mark.parametrize("name", ["swoosh", 3, None])
+def test_an_unknown_activation(name):
+    with pytest.raises(ExperimentError, match="is not allowed: activation is one of linear, relu"):
+        critical_gain(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,11 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("[chain]\ngain = {from = 1, to = 2, num = 9000}", ["bytes", "60000"]),
     ("seed = 1\n[chain\nwidth = 3", ["TOML", "line 2"]),
     ("seed = 1\nseed = 2", ["TOML", "line 2"]),
-    ("x = " + "[" * 3000, ["TOML"]),
+    ("x = " + "[" * 3000, ["nested too deeply"]),
+    ("[run]\nquantities = [{" + "a." * 3000 + "a = 1}]", ["quantities", "list of names"]),
+    ("seed = " + "9" * 5000, ["an integer has too many digits"]),
+    ("seed = 0x" + "9" * 5000, ["seed = a number of thousands of digits"]),
+    ("[run]\nquantities = [0x" + "9" * 5000 + "]", ["quantities", "list of names"]),
 ]
 
 
@@ -284,13 +289,31 @@ def test_a_file_with_a_byte_order_mark_and_dos_lines_is_read(tmp_path: Path) -> 
     assert Experiment.from_toml(path).seed == 3
 
 
-def test_an_unreadable_file_is_a_storage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(ExperimentError, match="not a regular file"):
+            Experiment.from_toml(path)
+
+
+def test_a_pipe_that_is_open_already_is_read() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb"):
+        os.write(writer, b"seed = 3")
+        os.close(writer)
+        assert Experiment.from_toml(f"/dev/fd/{reader}").seed == 3
+
+
+def test_an_unreadable_file_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, mode: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
+    secret = tmp_path / "secret.toml"
+    secret.write_text("")
     monkeypatch.setattr("gradsim.experiment.open", refuse, raising=False)
     with pytest.raises(StorageError, match=r"secret\.toml: cannot be read: Permission denied"):
-        Experiment.from_toml("secret.toml")
+        Experiment.from_toml(secret)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100_000, '{"seed": 1e400}', '{"seed": NaN}'])

@@ -9,8 +9,11 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradsim.errors import GradsimError, OutputExistsError, ResultFileError, StorageError
@@ -45,20 +48,30 @@ def leave_parts(path: Path, **changes: object) -> None:
 # --- an output in the way
 
 
-def test_an_existing_file_is_refused_and_both_flags_named(path: Path) -> None:
+def test_an_existing_file_is_refused_and_both_arguments_named(path: Path) -> None:
     path.write_text("precious")
     message = refused(OutputExistsError, path)
-    assert "--resume" in message
-    assert "--overwrite" in message
+    assert "resume=True" in message
+    assert "overwrite=True" in message
+    assert "--" not in message
     assert path.read_text() == "precious"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_parts_of_an_ended_run_are_refused_and_both_flags_named(path: Path) -> None:
+def test_the_command_line_names_its_flags(path: Path) -> None:
+    leave_parts(path)
+    with pytest.raises(OutputExistsError) as caught:
+        ResultWriter(path, synthetic.tiny())
+    said = caught.value.for_command_line
+    assert "--resume continues it, --overwrite replaces it" in said
+    assert "=True" not in said
+
+
+def test_parts_of_an_ended_run_are_refused_and_both_arguments_named(path: Path) -> None:
     leave_parts(path)
     message = refused(OutputExistsError, path)
-    assert "--resume" in message
-    assert "--overwrite" in message
+    assert "resume=True" in message
+    assert "overwrite=True" in message
     assert (parts_path(path) / "result.h5").read_bytes() == b"half a file"
 
 
@@ -84,6 +97,26 @@ def test_files_of_others_in_the_parts_folder_are_left_alone(path: Path) -> None:
     for flag in ("resume", "overwrite"):
         assert "thesis.tex" in refused(OutputExistsError, path, **{flag: True})
     assert (parts_path(path) / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_of_somebody_else_is_not_touched(path: Path, flags: dict[str, bool]) -> None:
+    parts = parts_path(path)
+    parts.mkdir()
+    (parts / "thesis.tex").write_text("precious")
+    before = parts.stat().st_mtime_ns
+    message = refused(OutputExistsError, path, **flags)
+    assert message == f"{parts} holds 'thesis.tex', which is not gradsim's: remove it, or choose another name"
+    assert [entry.name for entry in parts.iterdir()] == ["thesis.tex"]
+    assert parts.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_file_in_the_place_of_the_parts_folder(path: Path, flags: dict[str, bool]) -> None:
+    parts_path(path).write_text("precious")
+    message = refused(OutputExistsError, path, **flags)
+    assert message.startswith(f"{parts_path(path)} is in the way")
+    assert parts_path(path).read_text() == "precious"
 
 
 def test_overwrite_replaces_only_at_the_end(path: Path) -> None:
@@ -203,7 +236,7 @@ def test_a_writer_in_another_process_is_seen(path: Path) -> None:
         assert f"process {other.pid} on" in refused(OutputExistsError, path, overwrite=True)
         other.kill()
     # The lock of a dead process holds nobody up, but its parts are in the way.
-    assert "--overwrite" in refused(OutputExistsError, path)
+    assert "overwrite=True" in refused(OutputExistsError, path)
     synthetic.write(path, synthetic.tiny(), overwrite=True)
 
 
@@ -355,6 +388,56 @@ def test_an_exception_leaves_nothing(path: Path, error: type[BaseException]) -> 
         writer.write(Block(0, 64, 128), {})
     with pytest.raises(ValueError, match="finished or aborted"):
         writer.finish({})
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_stop_at_any_check_leaves_nothing(path: Path, existing: bool) -> None:
+    class Stopped(BaseException):
+        pass
+
+    if existing:
+        synthetic.write(path, synthetic.tiny(seed=9))
+    before = {entry.name: entry.read_bytes() for entry in path.parent.iterdir()}
+    of = synthetic.experiment(chains=70)
+    checks = 0
+    for allowed in range(0, 10_000, 7):
+        countdown = iter(range(allowed))
+
+        def check(countdown: Iterator[int] = countdown) -> None:
+            if next(countdown, None) is None:
+                raise Stopped
+
+        try:
+            synthetic.write(path, of, overwrite=existing, check=check)
+        except Stopped:
+            assert {entry.name: entry.read_bytes() for entry in path.parent.iterdir()} == before
+            checks += 1
+        else:
+            break
+    assert checks > 10
+    assert verify_file(path) == []
+
+
+@pytest.mark.parametrize("chains", [2, 64])
+def test_a_very_long_chain_is_written_in_short_steps(path: Path, chains: int) -> None:
+    depth = 1_000_000
+    of = synthetic.tiny(chain={"depth": depth, "width": 1}, chains=chains)
+    steps = []
+    last = time.process_time()
+
+    def check() -> None:
+        nonlocal last
+        now = time.process_time()
+        steps.append(now - last)
+        last = now
+
+    values = np.random.default_rng(0).normal(0, 1, (chains, depth + 1)).astype(np.float32)
+    with ResultWriter(path, of, check=check) as writer:
+        last = time.process_time()
+        writer.write(Block(0, 0, chains), {"log_grad_norm": values})
+        check()
+    assert max(steps) < 1.0, max(steps)
+    assert sum(steps) < 40.0, sum(steps)
 
 
 def test_an_interrupt_inside_of_hdf5_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,11 @@ def test_memory_in_summary_mode_hardly_depends_on_the_number_of_chains() -> None
 @pytest.mark.parametrize(
     ("chain", "size"),
     [
-        ({"width": 2_000_000_000}, "536 GiB"),
+        ({"width": 2_000_000_000}, "551 GiB"),
         ({"kind": "recurrent", "width": [8, 200_000], "init": "orthogonal"}, "447 GiB"),
         ({"kind": "recurrent", "width": 200_000}, "447 GiB"),
-        ({"profile": [1, 2_000_000_000]}, "171 GiB"),
-        ({"depth": 2**24 - 1, "width": 64}, "80 GiB"),
+        ({"profile": [1, 2_000_000_000]}, "186 GiB"),
+        ({"depth": 2**24 - 1, "width": 64}, "111 GiB"),
     ],
 )
 def test_a_run_larger_than_the_memory_is_refused_with_both_sizes(chain: dict[str, Any], size: str) -> None:
@@ -126,6 +128,63 @@ def test_a_run_larger_than_the_memory_is_refused_with_both_sizes(chain: dict[str
     assert "8.0 GiB is available" in message
     assert "\n" not in message
     assert ("cell 1" in message) == (chain["width"] == [8, 200_000] if "width" in chain else False)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        {"width": 1, "depth": 1000},
+        {"width": 7, "depth": 3, "activation": "linear"},
+        {"width": 100, "depth": 20, "activation": "tanh"},
+        {"profile": [3, 500, 20]},
+        {"kind": "recurrent", "width": 33, "depth": 40},
+        {"kind": "recurrent", "width": 5, "depth": 6, "init": "identity"},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("quantities", [["log_grad_norm"], ["log_grad_norm", "log_weight_grad_norm"]])
+def test_the_memory_of_a_thread_is_what_the_kernel_takes(
+    chain: dict[str, Any], dtype: str, quantities: list[str]
+) -> None:
+    from gradsim.kernels import layout
+
+    experiment = Experiment(chain=chain, dtype=dtype, quantities=quantities)
+    taken = layout.make_memory(experiment.cells[0], experiment.quantities, dtype)
+    arrays = [getattr(taken, name) for name in ("rows", "slopes", "states", "squares", "active", "layers")]
+    aligning = 4 * layout.CACHE_LINE
+    planned = plan(experiment, available=PLENTY).cells[0].bytes_memory
+    assert planned == sum(array.nbytes for array in arrays) + aligning
+
+
+def test_a_narrow_deep_chain_needs_padded_rows() -> None:
+    made = plan(Experiment(chain={"width": 1, "depth": 10**6}, chains=64), threads=2, available=PLENTY)
+    assert made.cells[0].bytes_memory > 384 * 10**6
+    assert made.bytes_memory > 2 * made.cells[0].bytes_memory
+
+
+def test_the_memory_of_a_run_covers_writing_a_long_chain(tmp_path: Path) -> None:
+    import tracemalloc
+
+    import numpy as np
+
+    from gradsim.plan import Block
+    from gradsim.store import ResultWriter
+
+    depth, chains = 200_000, 4
+    experiment = Experiment(chain={"width": 1, "depth": depth}, chains=chains, quantities=["log_grad_norm"])
+    planned = plan(experiment, available=PLENTY)
+    values = np.ones((chains, depth + 1), np.float32)
+    with ResultWriter(tmp_path / "out.h5", experiment) as writer:
+        tracemalloc.start()
+        writer.write(Block(0, 0, chains), {"log_grad_norm": values})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < planned.bytes_memory - planned.cells[0].bytes_memory
+
+
+def test_planning_compiles_nothing() -> None:
+    code = "import sys, gradsim.plan; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
 
 
 def test_memory_is_known_here_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,12 +46,17 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
             preset_path(name)
 
 
-def test_an_experiment_is_a_file_or_else_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_looks_like_a_path_is_a_file_and_anything_else_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("mine.toml", "mine", "quick"):
         Path(name).write_text("seed = 1")
     assert find_experiment("quick") == ("quick", preset_path("quick"))
-    assert find_experiment("mine") == ("mine", Path("mine"))
+    assert find_experiment("./quick") == ("quick", Path("quick"))
+    assert find_experiment("./mine") == ("mine", Path("mine"))
+    with pytest.raises(ExperimentError, match=r"no preset 'mine'.*the file of that name is ./mine"):
+        find_experiment("mine")
     assert find_experiment("mine.toml") == ("mine", Path("mine.toml"))
     assert find_experiment(str(tmp_path / "quick")) == ("quick", tmp_path / "quick")
     assert find_experiment("missing.toml") == ("missing", Path("missing.toml"))

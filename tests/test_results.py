@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -180,6 +183,45 @@ def test_a_file_replaced_since_it_was_opened_is_not_mixed_with_the_old(tmp_path:
     path.unlink()
     with pytest.raises(ResultFileError):
         results[0].log_grad_norm
+
+
+@pytest.mark.parametrize("again", [lambda thing: pickle.loads(pickle.dumps(thing)), copy.copy, copy.deepcopy])
+def test_results_and_cells_are_pickled_and_copied(path: Path, again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    with open_result(path.name) as results:
+        cell = results[1]
+        used = results[2]
+        used.log_grad_norm, used.summary["dead"]
+        copies = again(results), again(cell), again(used)
+    if again is not copy.copy:  # a shallow copy shares its reader with the original
+        monkeypatch.chdir("/")
+    assert len(copies[0]) == len(results)
+    assert copies[0].experiment == results.experiment
+    assert copies[0].attributes == results.attributes
+    for copied, index in ((copies[0][0], 0), (copies[1], 1), (copies[2], 2)):
+        original = open_result(path)[index]
+        assert copied.chain == original.chain
+        for name in original.quantities:
+            np.testing.assert_array_equal(copied[name], original[name])
+            assert not copied[name].flags.writeable
+        np.testing.assert_array_equal(copied.summary["dead"], original.summary["dead"])
+
+
+def test_a_pickled_result_whose_file_is_gone_says_so(tmp_path: Path) -> None:
+    path = synthetic.write(tmp_path / "out.h5", synthetic.tiny())
+    text = pickle.dumps(open_result(path)[0])
+    path.unlink()
+    with pytest.raises(ResultFileError, match=r"out\.h5"):
+        pickle.loads(text).log_grad_norm
+
+
+def test_a_cell_in_memory_is_pickled() -> None:
+    of = synthetic.tiny()
+    cell = Cell.in_memory(of, synthetic.trajectories(of, 0))
+    cell.summary
+    copied = pickle.loads(pickle.dumps(cell))
+    np.testing.assert_array_equal(copied.log_grad_norm, cell.log_grad_norm)
+    np.testing.assert_array_equal(copied.summary["dead"], cell.summary["dead"])
 
 
 def test_lazy_arrays_are_a_mapping() -> None:

@@ -89,7 +89,7 @@ class TestRun:
     def test_an_existing_file_is_left_alone(self, backend, tmp_path):
         path = tmp_path / "out.h5"
         path.write_text("mine")
-        with pytest.raises(gradsim.OutputExistsError, match=r"--resume.*--overwrite"):
+        with pytest.raises(gradsim.OutputExistsError, match=r"resume=True.*overwrite=True"):
             gradsim.run(experiment(), path)
         assert path.read_text() == "mine"
         assert backend.threads_seen == [], "known before anything is simulated"
@@ -170,6 +170,23 @@ class TestSignals:
         assert os.listdir(tmp_path) == []
         after = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
         assert before == after
+
+    def test_a_second_one_is_heard_while_a_block_is_written(self, backend, monkeypatch, tmp_path):
+        from gradsim.store.cells import CellWriter
+
+        writing = CellWriter.add
+
+        def disturbed(cell, *arguments):
+            kill(signal.SIGINT)
+            kill(signal.SIGINT)
+            time.sleep(0.3)  # for the watcher
+            writing(cell, *arguments)
+
+        monkeypatch.setattr(CellWriter, "add", disturbed)
+        with pytest.raises(RunInterrupted) as caught:
+            gradsim.run(gradsim.Experiment(chain=LINEAR, chains=64), tmp_path / "out.h5")
+        assert not caught.value.complete
+        assert os.listdir(tmp_path) == []
 
     def test_simulate_is_interrupted_too(self, backend):
         with pytest.raises(RunInterrupted):
@@ -311,12 +328,19 @@ class TestProgress:
         progress.prepared()
         assert stream.getvalue() == ""
 
-    def test_what_takes_long_is_announced_as_compilation(self, backend, monkeypatch):
-        monkeypatch.setattr("gradsim.runner.ANNOUNCE_AFTER_S", 0.01)
-        monkeypatch.setattr(backend, "prepare", lambda *_: time.sleep(0.3))
-        stream = io.StringIO()
-        gradsim.simulate(LINEAR, chains=64, progress=LineProgress(stream))
-        assert "compiling kernels" in stream.getvalue() and "compiled in 0.3 s" in stream.getvalue()
+    @pytest.mark.parametrize("compiles", [True, False])
+    def test_what_is_compiled_is_announced_and_what_only_takes_long_is_not(self, backend, monkeypatch, compiles):
+        clock, stream = Clock(), io.StringIO()
+
+        def prepare(self, made, compiling):
+            if compiles:
+                compiling()
+            clock.now += 19.0
+
+        monkeypatch.setattr(backend, "prepare", prepare)
+        gradsim.simulate(LINEAR, chains=64, progress=LineProgress(stream, clock=clock))
+        said = stream.getvalue()
+        assert ("compiling kernels" in said, "compiled in 19 s" in said) == (compiles, compiles)
 
     def test_a_closed_stream_ends_the_lines_only(self):
         stream = io.StringIO()
@@ -326,6 +350,16 @@ class TestProgress:
         progress.advance(64, 1.0)
         progress.advance(64, 1.0)
         assert progress.meter.chains == 128
+
+    def test_a_full_disk_ends_the_lines_only(self):
+        with open("/dev/full", "w") as stream:
+            progress = LineProgress(stream, interval=0.0)
+            progress.begin(640, 10.0)
+            progress.advance(64, 1.0)
+            progress.advance(64, 1.0)
+            assert progress.meter.chains == 128
+            with pytest.raises(OSError, match="No space"):
+                stream.close()
 
     def test_bar(self, capsys):
         with BarProgress() as bar:

@@ -8,7 +8,7 @@ import pytest
 
 from gradsim import Chain
 from gradsim.commands.views import bench_table, comparison_table, info_text, theory_table
-from gradsim.tables import WIDTH, Column, chain_in_words, number, render
+from gradsim.tables import NARROWEST, WIDTH, Column, chain_in_words, counted, number, render
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,57 @@ def test_render_wraps_beside_the_other_rows_of_a_group():
         "    gamma delta      y",
         "22  short            z",
     ]
+
+
+NARROW = (Column("n", right=True), Column("words", wraps=True), Column("law", minor=True), Column("end"))
+GROUPS = [[["1", "alpha beta gamma delta", "exact", "x"], ["", "", "exact", "y"]], [["22", "short", "", "z"]]]
+
+
+def test_words_that_do_not_fit_beside_the_rows_go_above_them():
+    assert render(NARROW, GROUPS, 16).splitlines() == [
+        " n  law    end",
+        "--  -----  ---",
+        "alpha beta gamma",
+        "delta",
+        " 1  exact  x",
+        "    exact  y",
+        "short",
+        "22         z",
+    ]
+
+
+def test_minor_columns_are_left_out_last():
+    assert render(NARROW, GROUPS, 13).splitlines()[:2] == [" n  end", "--  ---"]
+
+
+@pytest.mark.parametrize("width", [NARROWEST, 70, 80, 90])
+def test_tables_fit_a_narrow_terminal(width):
+    cells = [cell_document(LONG, "disagree", "exact"), cell_document(Chain(), "approximate", "mean field")]
+    document = {"verdict": "disagree", "alpha": 0.01, "cells": cells}
+    assert max(map(len, comparison_table(document, width=width).splitlines())) <= width
+    law = {"mean": [-1234.5], "var": [1.0], "log_second_moment": [-1234.5], "p_dead": 1e-300, "rate": -1e-8}
+    law |= {"validity": "mean field", "source": "one " * 60}
+    text = theory_table({"cells": [{"chain": LONG.fields(), "predictions": [law]}]}, width)
+    assert max(map(len, text.splitlines())) <= width
+    kernel = {"kernel": "recurrent orthogonal forward n=256", "ns_per_weight": 0.5, "numpy_ns_per_weight": 9.0}
+    kernel |= {"numpy_ratio": 18.0, "floor_ns_per_weight": 0.25, "floor_ratio": 2.0}
+    text = bench_table({"kernels": [kernel], "counting": "per weight", "machine": {}}, width)
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 cells"), (1, "1 cell"), (4096, "4,096 cells")])
+def test_counted(count, words):
+    assert counted(count, "cell") == words
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(-5.6e-17, "0.0000"), (1.11e-16, "0.0000"), (-2.3e-10, "-2.30e-10"), (None, "-")]
+)
+def test_a_rate_that_is_zero_but_for_rounding_reads_zero(rate, text):
+    law = {"mean": None, "var": None, "log_second_moment": None, "p_dead": 0.0, "rate": rate}
+    law |= {"validity": "exact", "source": "a book"}
+    lines = theory_table({"cells": [{"chain": Chain().fields(), "predictions": [law]}]}).splitlines()
+    assert lines[2].split()[-3] == text
 
 
 def cell_document(chain: Chain, verdict: str, validity: str) -> dict:
@@ -177,6 +228,8 @@ def test_info_text():
         ],
     }
     text = info_text(document)
+    narrow = info_text({**document, "quantities": ["log_grad_norm"] * 9, "seed": 2**64 - 1}, NARROWEST)
+    assert max(map(len, narrow.splitlines())) <= NARROWEST
     assert "12,345 bytes, complete" in text
     assert "title" not in text
     assert "2 threads, 1.2 s" in text

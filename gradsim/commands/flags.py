@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
-from gradsim.fields import Field, check_keys
-from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
+from gradsim.fields import Field, Value, check_keys
+from gradsim.vocabulary import CHAIN_FIELDS, DEFAULTS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS, SETTING_DEFAULTS
 
-__all__ = ["SectionedCommand", "experiment_flags", "take_overrides"]
+__all__ = ["SectionedCommand", "chain_flags", "experiment_flags", "take_overrides"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,6 +34,15 @@ class FieldOption(click.Option):
 class SectionedCommand(click.Command):
     """A command whose help lists field flags under headings of their own."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; what is close to an unknown option is suggested only where the help shows it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            shown = {name for option in self.get_params(ctx) if _is_shown(option) for name in option.opts}
+            possibilities = [name for name in error.possibilities or () if name in shown]
+            raise click.NoSuchOption(error.option_name, possibilities=possibilities, ctx=error.ctx) from None
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: the command's own first, then chain fields and run settings."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], _CHAIN: [], _RUN: []}
@@ -52,12 +61,12 @@ def experiment_flags(function: Function) -> Function:
 
     Fields that no kernel supports yet are flags too, left out of the help, so that they are refused by name.
     """
-    for name in reversed(LATER_FIELDS):
-        function = _option(name, _CHAIN, hidden=True)(function)
-    for section, fields in ((_RUN, RUN_FIELDS), (_CHAIN, {**CHAIN_FIELDS, **_HEAD_FLAGS})):
-        for field in reversed(fields.values()):
-            function = _option(field.name, section, field)(function)
-    return function
+    return _add_flags(function, settings_shown=True)
+
+
+def chain_flags(function: Function) -> Function:
+    """Add the same flags for a command that simulates nothing: settings are accepted, and left out of the help."""
+    return _add_flags(function, settings_shown=False)
 
 
 def take_overrides(values: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +87,20 @@ def starts_from_defaults(overrides: Mapping[str, Any]) -> bool:
     return any(name in CHAIN_FIELDS or name in _HEAD_FLAGS for name in overrides)
 
 
+def _add_flags(function: Function, settings_shown: bool) -> Function:
+    """Decorate with every flag, the last to be listed first."""
+    for name in reversed(LATER_FIELDS):
+        function = _option(name, _CHAIN, hidden=True)(function)
+    for section, fields, shown in ((_RUN, _HEAD_FLAGS | RUN_FIELDS, settings_shown), (_CHAIN, CHAIN_FIELDS, True)):
+        for field in reversed(fields.values()):
+            function = _option(field.name, section, field, hidden=not shown)(function)
+    return function
+
+
+def _is_shown(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and not parameter.hidden
+
+
 def _names() -> Iterable[str]:
     return [*CHAIN_FIELDS, *LATER_FIELDS, *_HEAD_FLAGS, *RUN_FIELDS]
 
@@ -87,11 +110,25 @@ def _texts(name: str, texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts if name == "profile" else texts[-1:]
 
 
+def _help_of(field: Field) -> str:
+    """What a field is, may be, and is where it is not given."""
+    default = (DEFAULTS | SETTING_DEFAULTS).get(field.name)
+    text = f"{field.meaning}; {field.allowed}"
+    return text if default is None else f"{text} [default: {_default_text(field, default)}]"
+
+
+def _default_text(field: Field, default: Value) -> str:
+    """A default as its flag would take it."""
+    if isinstance(default, tuple):
+        return "all" if default == field.supported else ",".join(map(str, default))
+    return default if isinstance(default, str) else f"{default:g}"
+
+
 def _option(
     name: str, section: str, field: Field | None = None, hidden: bool = False
 ) -> Callable[[Function], Function]:
     metavar = _METAVARS.get(field.form, "TEXT") if field is not None else "TEXT"
-    text = f"{field.allowed}." if field is not None else None
+    text = _help_of(field) if field is not None else None
 
     def decorate(function: Function) -> Function:
         decorated = click.option(

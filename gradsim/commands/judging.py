@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from gradsim.commands.flags import SectionedCommand, experiment_flags, take_overrides
-from gradsim.commands.output import coloured, emit, emit_json
+from gradsim.commands.flags import SectionedCommand, chain_flags, take_overrides
+from gradsim.commands.output import coloured, emit, emit_json, table_width
 from gradsim.commands.sources import load_experiment
 from gradsim.commands.views import comparison_table, theory_table
 from gradsim.tables import chain_in_words
@@ -42,7 +42,7 @@ def compare_command(ctx: click.Context, /, file: str, as_json: bool, as_csv: boo
     elif as_csv:
         emit(_csv(document))
     else:
-        emit(comparison_table(document, coloured))
+        emit(comparison_table(document, coloured, table_width()))
     if document["verdict"] == "disagree":
         ctx.exit(EXIT_REJECTED)
 
@@ -50,9 +50,13 @@ def compare_command(ctx: click.Context, /, file: str, as_json: bool, as_csv: boo
 @click.command("theory", cls=SectionedCommand, short_help="Print what theory predicts; nothing is simulated.")
 @click.argument("experiment", required=False, metavar="[EXPERIMENT.toml | PRESET]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-@experiment_flags
+@chain_flags
 def theory_command(experiment: str | None, as_json: bool, **fields: Any) -> None:
-    """Print what theory predicts for an experiment; nothing is simulated."""
+    """Print what theory predicts for an experiment; nothing is simulated.
+
+    What ends in .toml or has a / in it is a file, anything else the name of a preset. Without an experiment
+    the preset "quick" is taken, or the defaults where a field flag is given.
+    """
     from gradsim.theory.registry import predict
 
     wanted, _ = load_experiment(experiment, take_overrides(fields))
@@ -60,7 +64,7 @@ def theory_command(experiment: str | None, as_json: bool, **fields: Any) -> None
     if as_json:
         emit_json(document)
     else:
-        emit(theory_table(document))
+        emit(theory_table(document, table_width()))
 
 
 def _csv(document: Mapping[str, Any]) -> str:

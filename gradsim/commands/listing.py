@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gradsim.commands.output import emit, emit_json
+from gradsim.commands.output import emit, emit_json, table_width
 from gradsim.commands.views import bench_table
 from gradsim.tables import Column, render
 
@@ -29,7 +29,7 @@ def presets_command(name: str | None, as_json: bool) -> None:
         emit_json([{"name": preset.name, "title": preset.title, "claim": None} for preset in found])
         return
     columns = (Column("preset"), Column("title", wraps=True))
-    emit(render(columns, [[[preset.name, preset.title]] for preset in found]))
+    emit(render(columns, [[[preset.name, preset.title]] for preset in found], table_width()))
 
 
 @click.command("bench", short_help="Time the kernels on this machine.")
@@ -43,4 +43,4 @@ def bench_command(quick: bool, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        emit(bench_table(document))
+        emit(bench_table(document, table_width()))

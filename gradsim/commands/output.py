@@ -1,31 +1,49 @@
 """What the commands print: results on standard output, messages on standard error.
 
 A reader that closes the pipe early ends the printing and nothing else: a run goes on, a verdict keeps its
-exit status.
+exit status. So does whatever keeps a message from being written; a result that cannot be written is a failure.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from typing import IO, Any
 
 import click
 
-__all__ = ["coloured", "drop_stream", "emit", "emit_json", "note"]
+from gradsim.tables import NARROWEST, WIDTH
+
+__all__ = ["coloured", "drop_stream", "emit", "emit_json", "note", "table_width"]
 
 _COLOURS = {"agree": "green", "disagree": "red", "approximate": "yellow"}
 
 
 def emit(text: str) -> None:
-    """Print a result."""
-    _echo(text, err=False)
+    """Print a result; an `OSError` says where standard output takes no more, as on a full disk."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        drop_stream(sys.stdout)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def note(text: str) -> None:
     """Print a message."""
-    _echo(text, err=True)
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        drop_stream(sys.stderr)
+
+
+def table_width() -> int:
+    """Columns for a table on standard output: those of a terminal, up to what a table takes elsewhere."""
+    if not sys.stdout.isatty():
+        return WIDTH
+    return max(NARROWEST, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 def emit_json(document: Any) -> None:
@@ -47,10 +65,3 @@ def drop_stream(stream: IO[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-def _echo(text: str, err: bool) -> None:
-    try:
-        click.echo(text, err=err)
-    except BrokenPipeError:
-        drop_stream(sys.stderr if err else sys.stdout)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gradsim.commands.output import emit, emit_json
+from gradsim.commands.output import emit, emit_json, table_width
 from gradsim.commands.views import info_text
 from gradsim.errors import ResultFileError
 
@@ -36,7 +36,7 @@ def info_command(file: str, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        emit(info_text(document))
+        emit(info_text(document, table_width()))
 
 
 @click.command("verify", short_help="Check that a result file is whole and as written.")

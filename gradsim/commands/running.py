@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gradsim.commands.flags import SectionedCommand, experiment_flags, take_overrides
-from gradsim.commands.output import coloured, emit, note
+from gradsim.commands.output import coloured, emit, note, table_width
 from gradsim.commands.sources import default_output, load_experiment
 from gradsim.errors import ExperimentError
+from gradsim.tables import counted
 
 if TYPE_CHECKING:
     from gradsim.experiment import Experiment
@@ -30,7 +31,7 @@ __all__ = ["run_command"]
 @click.option("--threads", type=int, metavar="N", help="Threads; all processors this process may use if not given.")
 @click.option("--progress/--no-progress", default=None, help="Show progress on standard error, or do not.")
 @click.option("--quiet", is_flag=True, help="No table and no messages, unless something is wrong.")
-@click.option("--dry-run", is_flag=True, help="Say what the run would take; simulate and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would take, or what is in its way; write nothing.")
 @experiment_flags
 @click.pass_context
 def run_command(
@@ -48,17 +49,20 @@ def run_command(
 ) -> None:
     """Draw the chains of an experiment, backpropagate through them, and hold them against theory.
 
-    Without an experiment the preset "quick" is run; a field flag without an experiment starts from the
-    defaults instead. Flags override every table of the file, and axes from flags follow the file's.
+    What ends in .toml or has a / in it is a file, anything else the name of a preset. Without an experiment
+    the preset "quick" is run; a field flag without an experiment starts from the defaults instead. Flags
+    override every table of the file, and axes from flags follow the file's.
     """
     from gradsim.interruption import RunInterrupted
 
     if resume and overwrite:
         raise ExperimentError("--resume and --overwrite exclude each other: give one of them")
-    wanted, name = load_experiment(experiment, take_overrides(fields))
+    wanted, name = load_experiment(experiment, take_overrides(fields), quiet)
     path = Path(output) if output is not None else default_output(name, take_existing=resume or overwrite)
     if dry_run:
-        emit(_forecast(wanted, path, threads))
+        from gradsim.commands.foresight import forecast
+
+        emit(forecast(wanted, path, resume=resume, overwrite=overwrite, threads=threads))
         return
     show = progress if progress is not None else not quiet
     try:
@@ -90,8 +94,8 @@ def _run(
     if there and not quiet:
         note(f"{path}: complete already, nothing was run")
     elif not quiet:
-        cells = "1 cell" if len(results) == 1 else f"{len(results):,} cells"
-        note(f"{path}: {cells} of {experiment.chains:,} chains, {duration(time.monotonic() - begun)}")
+        done = f"{counted(len(results), 'cell')} of {counted(experiment.chains, 'chain')}"
+        note(f"{path}: {done}, {duration(time.monotonic() - begun)}")
     return results
 
 
@@ -99,24 +103,4 @@ def _table(results: Results) -> str:
     from gradsim.commands.views import comparison_table
     from gradsim.comparison import compare
 
-    return comparison_table(compare(results).to_dict(), coloured)
-
-
-def _forecast(experiment: Experiment, path: Path, threads: int | None) -> str:
-    """What a run would take, in a few lines."""
-    from gradsim.memory import format_bytes
-    from gradsim.plan import plan
-    from gradsim.progress import duration
-    from gradsim.runner import check_threads
-
-    made = plan(experiment, check_threads(threads))
-    rows = (
-        ("output", str(path)),
-        ("cells", f"{len(made.cells):,}"),
-        ("chains", f"{experiment.chains:,} a cell, {experiment.chains * len(made.cells):,} in all"),
-        ("blocks", f"{len(made.blocks):,}"),
-        ("memory", format_bytes(made.bytes_memory)),
-        ("file", f"at most {format_bytes(made.bytes_file)}"),
-        ("time", f"about {duration(made.seconds)} on {made.threads} threads, compilation apart"),
-    )
-    return "\n".join(f"{heading:<8}{text}" for heading, text in rows)
+    return comparison_table(compare(results).to_dict(), coloured, table_width())

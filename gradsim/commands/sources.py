@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradsim.commands.flags import starts_from_defaults
+from gradsim.commands.output import note
 from gradsim.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -19,16 +20,18 @@ DEFAULT_PRESET = "quick"
 _UNNAMED = "run"
 
 
-def load_experiment(source: str | None, overrides: Mapping[str, Any]) -> tuple[Experiment, str]:
+def load_experiment(source: str | None, overrides: Mapping[str, Any], quiet: bool = False) -> tuple[Experiment, str]:
     """The experiment of a command line and its name.
 
     Parameters
     ----------
     source : str or None
-        An experiment file or a preset. None is the preset ``quick``, or the defaults where a field flag is
-        given.
+        An experiment file or a preset, see `find_experiment`. None is the preset ``quick``, or the defaults
+        where a field flag is given.
     overrides : mapping
         Texts of field flags by field.
+    quiet : bool
+        Do not say where a preset is taken although a file bears its name.
 
     Raises
     ------
@@ -36,13 +39,16 @@ def load_experiment(source: str | None, overrides: Mapping[str, Any]) -> tuple[E
         For a bad experiment, a file that is not there, or an unknown preset.
     """
     from gradsim.experiment import Experiment
-    from gradsim.presets import find_experiment
+    from gradsim.presets import find_experiment, shadowed_file
 
     if source is None and starts_from_defaults(overrides):
         return Experiment.from_dict({}, overrides), _UNNAMED
     if source == "":
         raise ExperimentError("the experiment's name is empty: give a file or a preset, or leave it out")
     name, path = find_experiment(source or DEFAULT_PRESET)
+    # Only a preset goes by the very text that was given.
+    if name == source and (shadowed := shadowed_file(source)) and not quiet:
+        note(f"{source}: the preset of that name is taken, not the file {shadowed}")
     return Experiment.from_toml(path, overrides), name or _UNNAMED
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from gradsim.tables import WIDTH, Column, Row, chain_in_words, number, render
+from gradsim.tables import WIDTH, Column, Row, chain_in_words, counted, number, render
 
 __all__ = ["bench_table", "comparison_table", "info_text", "theory_table"]
 
@@ -18,11 +18,11 @@ _SHORT = {"leading order": "leading"}
 _COMPARISON = (
     Column("cell", right=True),
     Column("chain", wraps=True),
-    Column("law"),
+    Column("law", minor=True),
     Column("tested"),
     Column("theory", right=True),
     Column("empirical", right=True),
-    Column("z", right=True),
+    Column("z", right=True, minor=True),
     Column("p (Holm)", right=True),
     Column("verdict"),
 )
@@ -88,7 +88,7 @@ def _verdict(document: Document) -> str:
     tests = verdicts.count("agree") + verdicts.count("disagree")
     if tests == 0:
         return "no exact law: nothing here can be rejected"
-    of_laws = f"{tests} {'test' if tests == 1 else 'tests'} of exact laws"
+    of_laws = f"{counted(tests, 'test')} of exact laws"
     rejected = verdicts.count("disagree") or "none"
     return f"{document['verdict']}: {of_laws}, {rejected} rejected at {document['alpha']:g} after Holm"
 
@@ -96,14 +96,18 @@ def _verdict(document: Document) -> str:
 _THEORY = (
     Column("cell", right=True),
     Column("chain", wraps=True),
-    Column("law"),
+    Column("law", minor=True),
     Column("mean", right=True),
     Column("sd", right=True),
-    Column("ln E|g0|^2", right=True),
+    Column("ln E|g0|^2", right=True, minor=True),
     Column("rate", right=True),
     Column("P(dead)", right=True),
     Column("source"),
 )
+
+
+#: Rates at criticality come from quadratures good to this; the rate of the widest chain is a hundred times as large.
+_RATE_ROUNDING = 1e-12
 
 
 def theory_table(document: Document, width: int = WIDTH) -> str:
@@ -133,7 +137,7 @@ def _prediction(prediction: Document) -> list[str]:
         _logarithm(_at_input(prediction["mean"])),
         _logarithm(math.sqrt(var) if isinstance(var, int | float) else var),
         _logarithm(_at_input(prediction["log_second_moment"])),
-        number(prediction["rate"]),
+        number(_unless_rounding(prediction["rate"], _RATE_ROUNDING)),
         number(prediction["p_dead"], 3),
     ]
 
@@ -145,8 +149,12 @@ def _at_input(values: Sequence[Any] | None) -> Any:
 
 def _logarithm(value: float | str | None) -> str:
     """A logarithm: what is below its last digit is rounding."""
-    small = isinstance(value, int | float) and abs(value) < 0.0005
-    return number(0.0 if small else value, 3)
+    return number(_unless_rounding(value, 0.0005), 3)
+
+
+def _unless_rounding(value: float | str | None, smallest: float) -> float | str | None:
+    """Zero in the place of what is nearer to it than it is known."""
+    return 0.0 if isinstance(value, int | float) and abs(value) < smallest else value
 
 
 _INFO = (
@@ -155,13 +163,13 @@ _INFO = (
     Column("chains", right=True),
     Column("done", right=True),
     Column("mean ln|g0|", right=True),
-    Column("sd", right=True),
+    Column("sd", right=True, minor=True),
     Column("dead", right=True),
     Column("nonfinite", right=True),
 )
 
 
-def info_text(document: Document) -> str:
+def info_text(document: Document, width: int = WIDTH) -> str:
     """What an `info --json` document says."""
     facts = (
         ("file", f"{document['file']}: {_state(document)}"),
@@ -172,8 +180,21 @@ def info_text(document: Document) -> str:
         ("made", _origin(document)),
         ("on", _machine(document.get("provenance") or {})),
     )
-    lines = [f"{heading:<11} {text}" for heading, text in facts if text]
-    return "\n".join([*lines, "", render(_INFO, [[_cell(cell)] for cell in document["cells"]])])
+    lines = [line for heading, text in facts if text for line in _fact(heading, text, width)]
+    return "\n".join([*lines, "", render(_INFO, [[_cell(cell)] for cell in document["cells"]], width)])
+
+
+def _fact(heading: str, text: str, width: int) -> list[str]:
+    """The lines of a fact; a name is not broken."""
+    heading = f"{heading:<12}"
+    return wrap(
+        text,
+        width,
+        initial_indent=heading,
+        subsequent_indent=" " * len(heading),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _state(document: Document) -> str:
@@ -202,7 +223,7 @@ def _machine(provenance: Document) -> str:
     facts = [provenance.get("processor")]
     threads = provenance.get("threads")
     if threads is not None:
-        facts.append("1 thread" if threads == 1 else f"{threads} threads")
+        facts.append(counted(threads, "thread"))
     if provenance.get("wall_seconds"):
         facts.append(f"{provenance['wall_seconds']:,.1f} s")
     return ", ".join(fact for fact in facts if fact)
@@ -227,7 +248,7 @@ def _count(count: int | None) -> str:
 
 
 _BENCH = (
-    Column("kernel"),
+    Column("kernel", wraps=True),
     Column("ns/weight", right=True),
     Column("NumPy", right=True),
     Column("NumPy / ours", right=True),

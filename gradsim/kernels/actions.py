@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from . import draws
 from .compiling import part
-from .draws import LANES
 from .layout import (
     DRAWN,
     GAUSSIAN,
@@ -26,6 +25,7 @@ from .layout import (
 )
 from .matrices import combine, list_nonzero, transpose
 from .orthogonal import apply_q, apply_q_transposed, build_q
+from .shapes import LANES
 from .vectors import clear, copy
 
 NARROW = 4 * LANES  # rows below which vectors run along a row in the forward pass

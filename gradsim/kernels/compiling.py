@@ -11,7 +11,8 @@ import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import llvmlite
 import numba
 import numpy as np
 from numba import types
+from numba.core import event
 from numba.extending import overload, register_jitable
 
 from . import ops, rng
@@ -114,6 +116,28 @@ def part(function: Callable[..., Any]) -> Any:
     compile.
     """
     return numba.njit(inline="always", fastmath=FASTMATH, **_OPTIONS)(function)
+
+
+class _Compilation(event.Listener):  # type: ignore[misc]
+    """Tells of the first compilation, and of no later one."""
+
+    def __init__(self, announce: Callable[[], None]) -> None:
+        self._announce: Callable[[], None] | None = announce
+
+    def on_start(self, event: Any) -> None:
+        announce, self._announce = self._announce, None
+        if announce is not None:
+            announce()
+
+    def on_end(self, event: Any) -> None:
+        """That it is over shows anyhow."""
+
+
+@contextmanager
+def announcing(announce: Callable[[], None]) -> Iterator[None]:
+    """Call `announce` before anything is compiled in the context; what the cache holds is loaded without a word."""
+    with event.install_listener("numba:compile", _Compilation(announce)):
+        yield
 
 
 def _register(module: Any, dispatched: tuple[Any, ...] = ()) -> None:

@@ -37,12 +37,9 @@ from .layout import (
     GRAD_MAX,
     ONES,
     ORTHOGONAL,
-    OUTER,
-    OUTER_ROWS,
     RANDOM,
     SCRATCH,
     START,
-    STEPS,
     STORED,
     TURN,
     WEIGHT_GRAD,
@@ -51,8 +48,8 @@ from .layout import (
     H,
     Z,
 )
-from .matrices import combine
 from .ops import LEAKY_RELU, LINEAR, RELU, TANH
+from .tied_gradient import add_step, begin_total, total_norm
 from .vectors import LN2, absolute_maximum, clear, copy, normalise, shift, sum_of_squares
 
 WEIGHT, BIAS, INPUT, OUTPUT, NOISE = keys.WEIGHT, keys.BIAS, keys.INPUT, keys.OUTPUT, keys.NOISE
@@ -63,8 +60,9 @@ TANH_LINEAR_64 = -27
 # Smallest powers of two that are normal numbers.
 SMALLEST_32 = -126
 SMALLEST_64 = -1022
-# Exponent of a vector of zeros, below any other.
-NOTHING = -(2**40)
+# Digits of a significand.
+DIGITS_32 = 24
+DIGITS_64 = 53
 # What a layer costs in each pass beside its weights, in weights.
 LAYER_COST = 1000
 
@@ -88,10 +86,16 @@ def next_units(progress, cost, budget):
 
 
 @kernel
-def set_key(key, cell, chain, layer, purpose):
-    """Point `key` at one stream."""
+def _set_key(key, cell, chain, layer, purpose):
     keep_out_of_line()
     key[0], key[1], key[2], key[3] = rng.layer_key(cell[0], cell[1], cell[2], cell[3], chain, layer, purpose)
+
+
+@part
+def set_key(key, cell, chain, layer, purpose):
+    """Point `key` at one stream."""
+    # Of one type each: Numba compiles a function again for every constant it is called with.
+    _set_key(key, cell, chain, np.int64(layer), np.int64(purpose))
 
 
 @kernel
@@ -187,12 +191,14 @@ def step_turn(spec, layers, progress, vectors, key, cell, chain, out):
     g = vectors[G]
     progress.g_exponent = 0
     progress.g_offset = 0.0
+    progress.lost = -math.inf
     if spec.output == RANDOM:
         set_key(key, cell, chain, depth, OUTPUT)
         draws.fill_gaussian(key, 0, g, n)
-        if sum_of_squares(g, n) == 0.0:
-            g[0] = 1  # a narrow output whose normals all rounded to zero, which float32 allows
-        progress.g_offset = -0.5 * math.log(sum_of_squares(g, n))
+        squared = sum_of_squares(g, n)
+        if squared == 0.0:
+            g[0] = squared = 1.0  # a narrow output whose normals all rounded to zero, which float32 allows
+        progress.g_offset = -0.5 * math.log(squared)
     elif spec.output == ONES:
         for i in range(n):
             g[i] = 1
@@ -206,11 +212,8 @@ def step_turn(spec, layers, progress, vectors, key, cell, chain, out):
 @part
 def step_start(spec, layers, progress, vectors, states, squares, key, cell, chain, out):
     """h_0 = input_scale times standard normals, then the forward pass; or g_L at once where nothing needs it."""
-    progress.pending = 0
-    progress.outer_exponent = -(2**62)
     if spec.tied_gradient:
-        for i in range(squares.shape[1]):
-            clear(squares[OUTER, i], 0)
+        begin_total(progress, squares)
     if not spec.forward:
         enter(progress, TURN, spec.depth)
         return
@@ -222,7 +225,7 @@ def step_start(spec, layers, progress, vectors, states, squares, key, cell, chai
     for i in range(n):
         h[i] *= factor
     progress.h_exponent = spec.input_exponent
-    record_state(spec, layers, progress, vectors, states, out, 0)
+    record_state(spec, layers, progress, vectors, states, out, np.int64(0))
     enter(progress, FORWARD, 1)
 
 
@@ -234,9 +237,7 @@ def end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chai
     scale = z.dtype.type(layers[layer].mantissa)
     for i in range(n):
         z[i] *= scale
-    e = progress.h_exponent + layers[layer].exponent
-    if layers[layer - 1].log_state == -math.inf:
-        e = NOTHING  # z is zero: what is added sets the scale
+    e = progress.h_exponent + layers[layer].exponent  # far below all else where h is zero: what is added sets the scale
     if layers[layer].bias > 0:
         set_key(key, cell, chain, 0 if spec.tied else layer, BIAS)
         if spec.bias_is_uniform:
@@ -251,6 +252,36 @@ def end_forward(spec, layers, progress, vectors, slopes, states, key, cell, chai
     row = 0 if spec.activation == LINEAR else layer - 1
     progress.h_exponent = activate(spec, z, vectors[H], slopes[row], n, e)
     record_state(spec, layers, progress, vectors, states, out, layer)
+
+
+@kernel
+def note_lost(spec, layers, progress, d, g, slopes, n):
+    """Take units of an identity chain that fell out of the dtype out of d, and keep a bound on their norm.
+
+    Elsewhere the next W mixes all units, and what is that far behind never counts again. Where units never mix, the
+    others may yet fall below it.
+    """
+    keep_out_of_line()
+    tiny = DIGITS_32 + SMALLEST_32 if d.itemsize == 4 else DIGITS_64 + SMALLEST_64
+    smallest = math.ldexp(1.0, tiny)
+    count = 0
+    for i in range(n):
+        # phi' of tanh is never zero: where it is, it rounded to it.
+        if abs(d[i]) < smallest and g[i] != 0 and (slopes[i] != 0 or spec.activation == TANH):
+            d[i] = 0
+            count += 1
+    progress.lost += math.log(max(1.0, abs(spec.slope)))
+    if count > 0:
+        fresh = 0.5 * math.log(count) + (tiny + progress.g_exponent) * LN2
+        larger, smaller = max(progress.lost, fresh), min(progress.lost, fresh)
+        progress.lost = larger + 0.5 * math.log1p(math.exp(2.0 * (smaller - larger)))
+
+
+@part
+def lost_counts(progress, log_norm, itemsize):
+    """Whether units that left the dtype may be seen in a norm of which those left have this logarithm."""
+    digits = DIGITS_32 if itemsize == 4 else DIGITS_64
+    return progress.lost > log_norm - digits * LN2
 
 
 @part
@@ -268,43 +299,20 @@ def take_slopes(spec, layers, progress, vectors, slopes, layer):
         for i in range(n):
             d[i] = own[i] * g[i]
     clear(d, n)
-    if not spec.wants_weight and spec.activation != TANH:
-        return 0.0
-    e, largest, log_norm = normalise(d, n, progress.g_exponent)
-    if spec.activation == TANH:
-        smallest = SMALLEST_32 if d.itemsize == 4 else SMALLEST_64
-        if (largest == 0.0 or e < progress.g_exponent + smallest) and sum_of_squares(g, n) > 0.0:
-            return math.nan
-    progress.g_exponent = e
+    log_norm = 0.0
+    before = progress.g_exponent
+    if spec.wants_weight or spec.activation == TANH or spec.unmixed:
+        e, largest, log_norm = normalise(d, n, before)
+        progress.g_exponent = e
+        if spec.activation == TANH:
+            smallest = SMALLEST_32 if d.itemsize == 4 else SMALLEST_64
+            if (largest == 0.0 or e < before + smallest) and sum_of_squares(g, n) > 0.0:
+                log_norm = math.nan
+        if spec.unmixed:
+            note_lost(spec, layers, progress, d, g, slopes[layer - 1], n)
+            if lost_counts(progress, log_norm, d.itemsize):
+                log_norm = math.nan
     return log_norm
-
-
-@kernel
-def add_outer(layers, progress, vectors, states, squares, active, layer):
-    """Add the pending steps, of which `layer` is the last, to the tied weight gradient in its own exponent."""
-    keep_out_of_line()
-    pending = progress.pending
-    outer, scratch = squares[OUTER], vectors[SCRATCH]
-    n = len(outer)
-    # Step k is that of layer + pending - 1 - k; its partner is the state below it.
-    largest = progress.outer_exponent
-    for k in range(pending):
-        own = layer + pending - 1 - k
-        active[k] = layers[own].step_exponent + layers[own - 1].state_exponent
-        largest = max(largest, active[k])
-    down = max(progress.outer_exponent - largest, -2000)
-    for i in range(n):
-        shift(outer[i], n, down)
-    progress.outer_exponent = largest
-    for k in range(pending):
-        shift(vectors[STEPS + k], n, max(active[k] - largest, -2000))
-        active[k] = k
-    below = states[layer - 1 : layer - 1 + pending]
-    for i in range(n):
-        for k in range(pending):
-            scratch[pending - 1 - k] = vectors[STEPS + k, i]
-        combine(below, scratch, active, pending, outer[i], n)
-    progress.pending = 0
 
 
 @part
@@ -313,11 +321,7 @@ def note_weight_gradient(spec, layers, progress, vectors, states, squares, activ
     if not spec.tied_gradient:
         out[WEIGHT_GRAD, progress.chain, layer - 1] = log_d + progress.g_offset + layers[layer - 1].log_state
         return
-    copy(vectors[D], vectors[STEPS + progress.pending], vectors.shape[1])
-    layers[layer].step_exponent = progress.g_exponent
-    progress.pending += 1
-    if progress.pending == OUTER_ROWS:
-        add_outer(layers, progress, vectors, states, squares, active, layer)
+    add_step(layers, progress, vectors, states, squares, active, layer)
 
 
 @part
@@ -337,14 +341,8 @@ def step_close(spec, layers, progress, vectors, states, squares, active, out):
         if not spec.tied_gradient:
             out[WEIGHT_GRAD, chain, below] = value
     if spec.tied_gradient:
-        if progress.pending > 0:
-            add_outer(layers, progress, vectors, states, squares, active, layer)
-        outer = squares[OUTER]
-        total = 0.0
-        for i in range(len(outer)):
-            total += sum_of_squares(outer[i], len(outer))
-        log_total = 0.5 * math.log(total) + progress.outer_exponent * LN2 + progress.g_offset
-        out[WEIGHT_GRAD, chain, 0] = math.nan if math.isnan(value) else (log_total if total > 0 else -math.inf)
+        log_total = total_norm(layers, progress, vectors, states, squares, active, layer)
+        out[WEIGHT_GRAD, chain, 0] = math.nan if math.isnan(value) else log_total + progress.g_offset
     progress.chain += 1
     enter(progress, DRAW if spec.action == STORED else START, 0)
 
@@ -359,6 +357,12 @@ def end_backward(spec, layers, progress, vectors, out, layer):
         g[j] *= scale
     progress.g_exponent += layers[layer].exponent
     log_norm = record_gradient(spec, layers, progress, vectors, out, layer - 1)
+    if spec.unmixed:
+        progress.lost += math.log(layers[layer].mantissa) + layers[layer].exponent * LN2
+        if lost_counts(progress, log_norm, g.itemsize):
+            log_norm = math.nan
+            out[GRAD, progress.chain, layer - 1] = math.nan
+            out[GRAD_MAX, progress.chain, layer - 1] = math.nan
     if layer == 1 or not math.isfinite(log_norm):
         close(progress, layer, log_norm)
     else:

@@ -14,11 +14,9 @@ import numpy as np
 from . import rng
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel, part
+from .shapes import LANES, SPARE
 
 u32 = np.uint32
-
-LANES = 16  # float32 in the widest vectors; narrow loops are padded to it, since a scalar remainder costs far more
-SPARE = 4 * LANES  # entries at the end of a vector that hold blocks on their way
 
 
 def make_forward(draw4):
@@ -186,10 +184,10 @@ _fill_bounded = make_fill(rng.bounded4)
 @part
 def fill_gaussian(key, column, x, rows):
     """x[:rows] = standard normals."""
-    _fill_gaussian(key, False, column, x, rows)
+    _fill_gaussian(key, False, np.int64(column), x, rows)
 
 
 @part
 def fill_uniform(key, column, x, rows):
     """x[:rows] = uniforms of variance 1."""
-    _fill_bounded(key, False, column, x, rows)
+    _fill_bounded(key, False, np.int64(column), x, rows)

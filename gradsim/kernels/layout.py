@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .draws import LANES, SPARE
 from .ops import ACTIVATION_CODES, LINEAR
+from .shapes import CACHE_LINE, VECTORS, keeps_gradient, shapes, stores_matrix
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
@@ -38,9 +38,8 @@ GRAD, ACTIVATION, WEIGHT_GRAD, GRAD_MAX = range(4)
 START, DRAW, FORWARD, TURN, BACKWARD, CLOSE = range(6)
 
 # Working vectors, rows of one array; from STEPS on, the steps a tied weight gradient still has to be given.
-H, Z, G, D, SCRATCH, STEPS = range(6)
-OUTER_ROWS = 16  # time steps whose outer products are added in one sweep over a tied weight gradient
-CACHE_LINE = 64  # bytes
+H, Z, G, D, SCRATCH = range(VECTORS)
+STEPS = VECTORS
 
 # Working matrices of a tied chain.
 MATRIX, TRANSPOSED, OUTER = range(3)
@@ -52,6 +51,7 @@ SPEC = np.dtype(
         ("wants_maximum", np.int64),
         ("wants_weight", np.int64),
         ("tied_gradient", np.int64),  # the wanted weight gradient is a total over time steps
+        ("unmixed", np.int64),  # units never meet, and one may fall behind another and catch up again
         ("init", np.int64),
         ("activation", np.int64),
         ("output", np.int64),
@@ -92,6 +92,7 @@ PROGRESS = np.dtype(
         ("outer_exponent", np.int64),
         ("pending", np.int64),  # steps not yet added to a tied weight gradient
         ("g_offset", np.float64),  # ln of the factor between g as held and g
+        ("lost", np.float64),  # ln of a bound on the norm of the part of g that left the dtype, where units never meet
         ("last_value", np.float64),  # ln ||g|| of the last layer that was worked out; -inf and NaN hold below it too
     ],
     align=True,
@@ -99,7 +100,7 @@ PROGRESS = np.dtype(
 
 
 class Memory(NamedTuple):
-    """Arguments of a kernel call; N is the largest width, padded, `real` the chain's dtype."""
+    """Arguments of a kernel call, sized by `shapes`; N is the largest width, padded, `real` the chain's dtype."""
 
     spec: Any  # a record of SPEC
     layers: NDArray[Any]  # (L + 1,) of LAYER
@@ -120,17 +121,11 @@ def aligned(shape: tuple[int, ...], real: np.dtype[Any]) -> NDArray[Any]:
     return raw[start : start + size].view(real).reshape(shape)
 
 
-def padded(width: int) -> int:
-    """Entries kept for a vector of this width: whole lanes, room for a last incomplete group of rows
-    and the blocks on their way that `draws` keeps at the end."""
-    return -(-width // LANES) * LANES + LANES + SPARE
-
-
 def _action(chain: Chain) -> int:
     """How this chain's matrices act."""
     if chain.init == "identity":
         return SCALED
-    if chain.tied:
+    if stores_matrix(chain):
         return STORED
     return REFLECTED if chain.init == "orthogonal" else DRAWN
 
@@ -143,7 +138,8 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     spec.tied = chain.tied
     spec.wants_maximum = "log_grad_max" in quantities
     spec.wants_weight = wants_weight
-    spec.tied_gradient = chain.tied and wants_weight
+    spec.tied_gradient = keeps_gradient(chain, quantities)
+    spec.unmixed = chain.init == "identity" and chain.activation in ("leaky_relu", "tanh")
     spec.init = INIT_CODES[chain.init]
     spec.activation = ACTIVATION_CODES[chain.activation]
     spec.output = OUTPUT_CODES[chain.output_gradient]
@@ -177,18 +173,17 @@ def _layers(chain: Chain) -> NDArray[Any]:
 def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory:
     """Everything one thread needs for chains of this shape, at the beginning of a piece."""
     spec, layers = _spec(chain, quantities), _layers(chain)
-    real, width, order = np.dtype(dtype), padded(max(chain.widths)), chain.widths[0]
+    real, of = np.dtype(dtype), shapes(chain, quantities)
     progress = np.zeros(1, PROGRESS).view(np.recarray)[0]
     progress.phase = DRAW if spec.action == STORED else START
-    kept = order if spec.action == STORED or spec.tied_gradient else 1
     return Memory(
         spec=spec,
         layers=layers,
         progress=progress,
-        rows=aligned((STEPS + OUTER_ROWS, width), real),
-        slopes=aligned((1 if spec.activation == LINEAR else chain.depth, width), real),
-        states=aligned((chain.depth + 1 if spec.tied_gradient else 1, width), real),
-        squares=aligned((3, kept, -(-kept // LANES) * LANES), real),
-        active=np.zeros(width, np.int64),
+        rows=aligned(of.rows, real),
+        slopes=aligned(of.slopes, real),
+        states=aligned(of.states, real),
+        squares=aligned(of.squares, real),
+        active=np.zeros(of.active, np.int64),
         key=np.zeros(4, np.uint32),
     )

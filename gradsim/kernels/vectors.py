@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .bits import double_from_bits, float_from_bits, keep_out_of_line
-from .compiling import kernel, reduction
+from .compiling import kernel, part, reduction
 
 LN2 = math.log(2.0)
 # Powers of two a float32 can be multiplied by in one step without leaving its normal numbers.
@@ -70,11 +70,16 @@ def copy(source, target, n):
 
 
 @kernel
-def clear(x, first):
-    """x[first:] = 0."""
+def _clear(x, first):
     keep_out_of_line()
     for i in range(first, len(x)):
         x[i] = 0
+
+
+@part
+def clear(x, first):
+    """x[first:] = 0."""
+    _clear(x, np.int64(first))  # of one type: Numba compiles a function again for every constant it is called with
 
 
 @kernel

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from gradsim.interruption import Check, unchecked
+from gradsim.plan import HELD_BYTES
 from gradsim.quantities import Variable, axis_lengths, coordinates, trajectory_variables
 from gradsim.store import hdf
 from gradsim.store.digest import RowDigest, cell_digest, object_line
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CellWriter"]
 
-#: Trajectories of a cell up to this size are kept until its quantiles are taken; larger ones are read back.
-HELD_BYTES: Final = 64 * 2**20
-
 Array = NDArray[Any]
 
 
@@ -37,6 +36,8 @@ class CellWriter:
         The cell's group, empty.
     chain : Chain
     experiment : Experiment
+    check : callable
+        Called several times a second while there is work; what it raises ends the work.
 
     Raises
     ------
@@ -44,13 +45,14 @@ class CellWriter:
         For a block that does not belong, in `add`.
     """
 
-    def __init__(self, group: h5py.Group, chain: Chain, experiment: Experiment) -> None:
+    def __init__(self, group: h5py.Group, chain: Chain, experiment: Experiment, check: Check = unchecked) -> None:
         self._group = group
         self._chain = chain
         self._chains = experiment.chains
         self._rows = stored_rows(experiment)
         self._covered: list[tuple[int, int]] = []
-        self._summary = SummaryBuilder(experiment.quantities)
+        self._check_stop = check
+        self._summary = SummaryBuilder(experiment.quantities, check)
         self._variables = cell_variables(experiment.quantities)
         self._lines: dict[str, tuple[dict[str, str], tuple[str, tuple[int, ...], str] | None]] = {}
         self._scales: dict[str, h5py.Dataset] = {}
@@ -61,7 +63,7 @@ class CellWriter:
         self._trajectories: dict[str, _Trajectories] = {}
         for variable in trajectory_variables(experiment.quantities):
             shape = (self._rows, length[variable.axes[1]])
-            self._trajectories[variable.name] = _Trajectories(group, variable, shape)
+            self._trajectories[variable.name] = _Trajectories(group, variable, shape, check)
             hdf.attach(self._trajectories[variable.name].dataset, variable.axes, self._scales)
         size = sum(trajectories.nbytes for trajectories in self._trajectories.values())
         self._held: dict[str, Array] | None = {} if size <= HELD_BYTES else None
@@ -122,7 +124,7 @@ class CellWriter:
     def _note(self, path: str, values: Array) -> None:
         """Take a small array into the cell's digest."""
         variable = self._variables[path]
-        digest = RowDigest()
+        digest = RowDigest(self._check_stop)
         digest.add(0, values.astype(variable.dtype))
         self._lines[path] = variable.attributes, (variable.dtype, values.shape, digest.hexdigest())
 
@@ -156,11 +158,12 @@ class CellWriter:
 class _Trajectories:
     """One array of trajectories, compressed once a whole band of chunks is there."""
 
-    def __init__(self, group: h5py.Group, variable: Variable, shape: tuple[int, int]) -> None:
+    def __init__(self, group: h5py.Group, variable: Variable, shape: tuple[int, int], check: Check) -> None:
         self.variable = variable
         self.shape = shape
         self.dataset = hdf.create_chunked(group, variable, shape)
-        self.digest = RowDigest()
+        self.digest = RowDigest(check)
+        self._check = check
         self._chunks = chunk_shape(*shape)
         self.nbytes = 4 * shape[0] * shape[1]
         self._bands: dict[int, tuple[Array, int]] = {}
@@ -198,3 +201,4 @@ class _Trajectories:
             part = values[:, left : left + width]
             chunk[: part.shape[0], : part.shape[1]] = part
             self.dataset.id.write_direct_chunk((band * height, left), encode_chunk(chunk, len(part)))
+            self._check()

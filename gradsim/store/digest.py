@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.errors import ResultFileError
+from gradsim.interruption import Check, unchecked
 from gradsim.store.schema import HDF5_SIGNATURE
 
 __all__ = [
@@ -167,15 +168,26 @@ def _hash_bytes(file: BinaryIO) -> tuple[int, str, str]:
 class RowDigest:
     """The digest of an array whose rows arrive in blocks, in any order, each on a multiple of 64 rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Check = unchecked) -> None:
+        self._check = check
         self._blocks: dict[int, bytes] = {}
 
     def add(self, start: int, rows: NDArray[Any]) -> None:
         """Add the rows from number `start` on; all but the last rows of the array come in multiples of 64."""
         rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-        for at in range(0, len(rows), DIGEST_ROWS):
-            block = rows[at : at + DIGEST_ROWS].reshape(-1).view(np.uint8)
-            self._blocks[start + at] = hashlib.sha256(block.data).digest()
+        data = rows.reshape(-1).view(np.uint8).data
+        size = DIGEST_ROWS * (len(data) // max(1, len(rows)))
+        for at in range(0, len(data), size):
+            self._blocks[start + at // size * DIGEST_ROWS] = self._hash(data[at : at + size])
+        self._check()
+
+    def _hash(self, block: memoryview) -> bytes:
+        """Hash a block, a very long one a piece at a time."""
+        sha = hashlib.sha256(block[:_PIECE])
+        for at in range(_PIECE, len(block), _PIECE):
+            self._check()
+            sha.update(block[at : at + _PIECE])
+        return sha.digest()
 
     def hexdigest(self) -> str:
         """Return the digest of the whole array."""

@@ -67,6 +67,8 @@ class PartsFolder:
         self.folder = parts_path(path)
         self.result = self.folder / _RESULT
         self._overwrite = overwrite
+        # All that can be seen without touching anything comes before the lock is made.
+        self._refuse_foreign_files()
         self._refuse_existing(overwrite or resume)
         with storage_errors(path):
             self._lock = self._acquire()
@@ -133,7 +135,7 @@ class PartsFolder:
             raise StorageError(f"cannot write {self.path}: it is no regular file: choose another name")
         if allowed:
             return
-        flags = "--resume continues it, --overwrite replaces it"
+        flags = "resume=True continues it, overwrite=True replaces it"
         if exists:
             raise OutputExistsError(f"{self.path} exists: {flags}, or choose another name")
         if not locked and os.path.lexists(self.folder):
@@ -205,12 +207,20 @@ class PartsFolder:
         difference = describe_difference(there, experiment)
         if difference:
             text = f"{self.folder} is left from a run of another experiment: {difference}"
-            raise OutputExistsError(f"{text}: choose another name, or --overwrite to replace it")
+            raise OutputExistsError(f"{text}: choose another name, or give overwrite=True to replace it")
 
     def _refuse_foreign_files(self) -> None:
         """Refuse a folder with files that no run has made: nothing of theirs is removed."""
-        foreign = sorted(set(os.listdir(self.folder)) - _OURS)
-        if foreign:
+        try:
+            there = set(os.listdir(self.folder))
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            text = f"{self.folder} is in the way: a run works in a folder of this name"
+            raise OutputExistsError(f"{text}: remove it, or choose another name") from None
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {self.folder}: {error.strerror}") from error
+        if foreign := sorted(there - _OURS):
             text = f"{self.folder} holds {foreign[0]!r}, which is not gradsim's"
             raise OutputExistsError(f"{text}: remove it, or choose another name")
 

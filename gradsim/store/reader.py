@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ def is_complete(path: str | os.PathLike[str], experiment: Experiment) -> bool:
         difference = f"its random streams are of version {there.attributes['stream_version']}"
     if difference:
         text = f"{path} holds another experiment: {difference}"
-        raise OutputExistsError(f"{text}: choose another name, or --overwrite to replace it")
+        raise OutputExistsError(f"{text}: choose another name, or give overwrite=True to replace it")
     return True
 
 
@@ -139,28 +140,28 @@ class ResultFile:
         with self.opened() as file, reading(self.path, f"cell {index}"):
             attributes = read_attributes(_group(file, index))
             chain = Chain.from_fields(attributes)
-        variables = cell_variables(self.experiment.quantities)
-
-        def read(name: str) -> NDArray[Any]:
-            return self.read(index, chain, name, variables[name])
-
-        def read_summary(name: str) -> NDArray[Any]:
-            return read(f"{SUMMARY}/{name}")
-
-        names = [path.partition("/")[2] for path in variables if path.startswith(f"{SUMMARY}/")]
+        names = [
+            path.partition("/")[2]
+            for path in cell_variables(self.experiment.quantities)
+            if path.startswith(f"{SUMMARY}/")
+        ]
         return Cell(
             chain,
-            LazyArrays(self.experiment.quantities, read),
+            LazyArrays(self.experiment.quantities, partial(self.read, index, chain, "")),
             chains=int(attributes["chains"]),
             chains_done=int(attributes["chains_done"]),
             dtype=self.experiment.dtype,
             record=self.experiment.record,
-            summary=LazyArrays([name for name in names if name != "quantile"], read_summary),
+            summary=LazyArrays(
+                [name for name in names if name != "quantile"], partial(self.read, index, chain, f"{SUMMARY}/")
+            ),
             index=index,
         )
 
-    def read(self, index: int, chain: Chain, path: str, variable: Variable) -> NDArray[Any]:
-        """Return one array of a cell."""
+    def read(self, index: int, chain: Chain, folder: str, name: str) -> NDArray[Any]:
+        """Return one array of a cell, `folder` being "" or that of its summary."""
+        path = f"{folder}{name}"
+        variable = cell_variables(self.experiment.quantities)[path]
         with self.opened() as file, reading(self.path, f"{path} of cell {index}"):
             dataset = checked_dataset(_group(file, index), path)
             shape = expected_shape(variable, chain, stored_rows(self.experiment))
@@ -168,6 +169,10 @@ class ResultFile:
                 raise ValueError(f"{dataset.dtype} {dataset.shape} where {variable.dtype} {shape} belongs")
             values: NDArray[Any] = dataset[()]
             return values
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Wherever it is unpickled, it opens the file for itself.
+        return self.__dict__ | {"path": self.path.absolute(), "_held": None}
 
     def _open(self) -> h5py.File:
         with reading(self.path):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradsim import __version__
 from gradsim.errors import OutputExistsError
+from gradsim.interruption import Check, unchecked
 from gradsim.kernels.keys import STREAM_VERSION
 from gradsim.store import hdf
 from gradsim.store.cells import CellWriter
@@ -60,6 +61,9 @@ class ResultWriter:
     resume : bool
         Take over what an ended run of the same experiment left, starting anew in it. A result that is
         complete is not touched: ask `is_complete` first.
+    check : callable
+        Called several times a second while a block is written; what it raises ends the writing, and nothing is
+        left of it.
 
     Raises
     ------
@@ -76,8 +80,10 @@ class ResultWriter:
         experiment: Experiment,
         overwrite: bool = False,
         resume: bool = False,
+        check: Check = unchecked,
     ) -> None:
         self.path = Path(path)
+        self._check = check
         self.experiment = experiment
         if resume and not overwrite and is_complete(self.path, experiment):
             raise OutputExistsError(f"{self.path} is complete: there is nothing to resume")
@@ -117,7 +123,7 @@ class ResultWriter:
                 raise ValueError(f"cell {block.cell} is complete")
             if block.cell not in self._open:
                 chain = self.experiment.cells[block.cell]
-                self._open[block.cell] = CellWriter(self._groups[block.cell], chain, self.experiment)
+                self._open[block.cell] = CellWriter(self._groups[block.cell], chain, self.experiment, self._check)
             cell = self._open[block.cell]
             cell.add(block.start, block.stop, arrays)
             if cell.chains_done == self.experiment.chains:

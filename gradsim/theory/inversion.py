@@ -57,14 +57,20 @@ class Sum:
         return total
 
     def cdf(self, x: FloatArray) -> FloatArray | None:
-        """P(X <= x), shape of `x`; None where neither method reaches its accuracy."""
-        y = np.asarray(x, dtype=np.float64) - self.constant
-        if not self.counts:
-            return (y >= 0.0).astype(np.float64)
-        flat = self._by_characteristic_function(y.ravel())
-        if flat is None and all(part.at_most_zero for part in self.counts):
-            flat = self._by_laplace_contour(y.ravel())
-        return None if flat is None else np.clip(flat, 0.0, 1.0).reshape(y.shape)
+        """P(X <= x), shape of `x`, NaN where `x` is; None where neither method reaches its accuracy."""
+        points = np.asarray(x, dtype=np.float64)
+        y = points.ravel() - self.constant
+        result = (y >= 0.0).astype(np.float64)
+        finite = np.isfinite(y)
+        if self.counts:
+            inside = self._by_characteristic_function(y[finite])
+            if inside is None and all(part.at_most_zero for part in self.counts):
+                inside = self._by_laplace_contour(y[finite])
+            if inside is None:
+                return None
+            result[finite] = np.clip(inside, 0.0, 1.0)
+        result[np.isnan(y)] = np.nan
+        return result.reshape(points.shape)
 
     def _by_characteristic_function(self, y: FloatArray) -> FloatArray | None:
         """F(y) = 1/2 - sum_k Im(phi((k+1/2) D) e^{-i (k+1/2) D y})/(pi (k+1/2)) + error.

@@ -109,7 +109,7 @@ class IncrementMoments:
         return fourth_moment(self.cumulants)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Law:
     """What theory says about ln||g_l||, l = 0..L.
 
@@ -147,6 +147,9 @@ class Law:
     rate: float
     start: float = 0.0
     layers: Layers | None = None
+
+    def __repr__(self) -> str:
+        return f"Law({self.name!r}, {self.validity}, {len(self.mean)} layers, mean[0]={self.mean[0]:.4g})"
 
     @cached_property
     def increments(self) -> IncrementMoments | None:

@@ -15,7 +15,7 @@ from gradsim.theory.law import Law
 from gradsim.theory.special import FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """What theory says about ln||g_l||, l = 0..L, of a chain; NaN and None where no law is known.
 
@@ -67,6 +67,8 @@ class Prediction:
     def cdf(self, x: npt.ArrayLike, layer: int = 0) -> FloatArray | None:
         """P(ln||g_layer|| <= x) given survival, shape of `x`; None where the law does not give it.
 
+        0 at -inf, since a dead chain's -inf is not among the survivors; 1 at +inf; NaN at NaN.
+
         Raises
         ------
         IndexError
@@ -75,6 +77,20 @@ class Prediction:
         if not 0 <= layer <= self.chain.depth:
             raise IndexError(f"layer {layer} is outside 0..{self.chain.depth}")
         return None if self.law is None else self.law.cdf(x, layer)
+
+    def __repr__(self) -> str:
+        if self.law is None:
+            return f"Prediction({self.chain!r}: no law known)"
+        second = self.law.log_second_moment
+        numbers = {
+            "mean of ln||g_0||": self.law.mean[0],
+            "sd": math.nan if self.law.var is None else math.sqrt(self.law.var[0]),
+            "ln E||g_0||^2": math.nan if second is None else second[0],
+            "p_dead": self.law.p_dead[0],
+            "rate": self.law.rate,
+        }
+        known = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if not math.isnan(value))
+        return f"Prediction({self.chain!r}: {self.law.validity}, {known})"
 
     def to_dict(self) -> dict[str, Any]:
         """One cell of the document that ``gradsim theory --json`` prints; p_dead is that of layer 0."""

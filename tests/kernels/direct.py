@@ -9,7 +9,7 @@ import numpy as np
 from numba import typeof, types
 
 from gradsim import activations
-from gradsim.kernels import draws, layout, matrices, orthogonal, reference
+from gradsim.kernels import draws, matrices, orthogonal, reference, shapes
 from gradsim.kernels.keys import INPUT, OUTPUT, WEIGHT, cell_key
 
 LAWS = ("gaussian", "uniform", "rademacher")
@@ -38,7 +38,7 @@ def _compiled(kernel, kinds):
 
 def padded(x, width, dtype):
     """A vector with zeros up to the entries that the kernels keep for this width."""
-    result = np.zeros(layout.padded(width), dtype)
+    result = np.zeros(shapes.padded(width), dtype)
     result[: len(x)] = x
     return result
 
@@ -55,14 +55,14 @@ def lanes(n):
 
 def column(stream, j, rows, dtype):
     """Column j of the Gaussian matrix: how vectors are drawn, and the reflectors of orthogonal matrices."""
-    x = np.empty(layout.padded(rows), dtype)
+    x = np.empty(shapes.padded(rows), dtype)
     constant(draws._fill_gaussian, stream, False, j, x, rows)
     return x[:rows]
 
 
 def uniform_bias(stream, rows, dtype):
     """Column 0 of the uniform matrix, the only one that is ever wanted."""
-    x = np.empty(layout.padded(rows), dtype)
+    x = np.empty(shapes.padded(rows), dtype)
     arguments = (stream, False, 0, x, rows)
     kinds = (typeof(stream), types.literal(False), types.literal(0), typeof(x), typeof(rows))
     _compiled(draws._fill_bounded, kinds)(*arguments)
@@ -76,7 +76,7 @@ def cuts(n, step):
 
 def forward(stream, law, h, rows, step=10**6):
     """W h by the kernel that runs down the columns, `step` active columns a call."""
-    z = np.zeros(layout.padded(max(rows, len(h))), h.dtype)
+    z = np.zeros(shapes.padded(max(rows, len(h))), h.dtype)
     active = np.flatnonzero(h)
     for first, last in pairwise(cuts(len(active), step)):
         if law == "gaussian":
@@ -88,7 +88,7 @@ def forward(stream, law, h, rows, step=10**6):
 
 def forward_narrow(stream, law, h, rows, step=10**6):
     """W h by the kernel for few rows, `step` groups of rows a call."""
-    z = np.zeros(layout.padded(max(rows, len(h))), h.dtype)
+    z = np.zeros(shapes.padded(max(rows, len(h))), h.dtype)
     sums = np.empty(4 * draws.LANES, h.dtype)
     h = padded(h, len(h), h.dtype)
     n, q = lanes(len(h) - draws.LANES), groups(rows)
@@ -103,7 +103,7 @@ def forward_narrow(stream, law, h, rows, step=10**6):
 def backward(stream, law, d, columns, step=10**6):
     """W^T d, `step` groups of rows a call."""
     rows = len(d)
-    g = np.zeros(layout.padded(max(rows, columns)), d.dtype)
+    g = np.zeros(shapes.padded(max(rows, columns)), d.dtype)
     d, q = padded(d, rows, d.dtype), groups(rows)
     for first, last in pairwise(cuts(q, step)):
         if law == "gaussian":
@@ -115,7 +115,7 @@ def backward(stream, law, d, columns, step=10**6):
 
 def times_q(stream, u, order, step=10**6):
     """Q u of the tall matrix with len(u) columns."""
-    y, x = np.zeros(order, u.dtype), np.empty(layout.padded(order), u.dtype)
+    y, x = np.zeros(order, u.dtype), np.empty(shapes.padded(order), u.dtype)
     for first, last in pairwise(cuts(len(u), step)):
         orthogonal.apply_q(stream, u, order, first, last, y, x)
     return y
@@ -123,7 +123,7 @@ def times_q(stream, u, order, step=10**6):
 
 def times_q_transposed(stream, v, columns, step=10**6):
     """Q^T v."""
-    y, x = v.copy(), np.empty(layout.padded(len(v)), v.dtype)
+    y, x = v.copy(), np.empty(shapes.padded(len(v)), v.dtype)
     for first, last in pairwise(cuts(columns, step)):
         orthogonal.apply_q_transposed(stream, len(v), first, last, y, x)
     return y[:columns]
@@ -132,7 +132,7 @@ def times_q_transposed(stream, v, columns, step=10**6):
 def stored_q(stream, order, dtype, step=10**6):
     """The square Q."""
     q = np.zeros((order, order), dtype)
-    x, row = np.empty((2, layout.padded(order)), dtype)
+    x, row = np.empty((2, shapes.padded(order)), dtype)
     for first, last in pairwise(cuts(order, step)):
         orthogonal.build_q(stream, first, last, q, x, row)
     return q
@@ -143,7 +143,7 @@ def stored(stream, law, order, dtype, step=10**6):
     if law == "orthogonal":
         return stored_q(stream, order, dtype, step)
     q = groups(order)
-    matrix, spare = np.zeros((order, lanes(order)), dtype), np.empty(layout.padded(order), dtype)
+    matrix, spare = np.zeros((order, lanes(order)), dtype), np.empty(shapes.padded(order), dtype)
     for first, last in pairwise(cuts(q, step)):
         if law == "gaussian":
             constant(draws.rows_gaussian, stream, False, first, last, matrix, spare, order, q)

@@ -47,13 +47,15 @@ class Vector:
 
 @dataclass(frozen=True)
 class Passes:
-    """What one chain gives: the quantities by name, and `fall`, ln(max |d_l| / max |g_l|) for l = 1 .. L.
+    """What one chain gives: the quantities by name and, for l = 1 .. L, how far the way back leads down.
 
-    A dtype is left on the way back where `fall` is below the ln of its smallest normal number.
+    `fall` is ln(max |d_l| / max |g_l|): a dtype is left where that is below the ln of its smallest normal number.
+    `spread` is ln(min |d_l| / max |d_l|) over nonzero entries: how far the last unit is behind the first.
     """
 
     quantities: dict[str, np.ndarray]
     fall: np.ndarray
+    spread: np.ndarray
 
 
 _drawn = lru_cache(maxsize=128)(reference.weight_matrix)
@@ -98,9 +100,10 @@ def simulate(chain, seed, index, streams="independent", noise=0.0, rng=None):
     if noise and chain.output_gradient == "random":
         last = Vector(disturbed(last.x, 1 / np.sqrt(len(last.x)), noise, rng))
     g = [last.scaled()]
-    steps, fall = [], []
+    steps, fall, spread = [], [], []
     for layer in range(chain.depth, 0, -1):
         d = take_slopes(g[0], slopes[layer - 1], noise, rng)
+        spread.insert(0, behind(g[0], slopes[layer - 1]))
         fall.insert(0, d.log_max() - g[0].log_max() if g[0].x.any() else 0.0)
         d = d.scaled()
         steps.insert(0, (d, h[layer - 1]))
@@ -111,7 +114,7 @@ def simulate(chain, seed, index, streams="independent", noise=0.0, rng=None):
         "log_weight_grad_norm": weight_gradient(chain, steps),
         "log_grad_max": np.array([v.log_max() for v in g]),
     }
-    return Passes(quantities, np.array(fall))
+    return Passes(quantities, np.array(fall), np.array(spread))
 
 
 def disturbed(x, size, noise, rng):
@@ -175,6 +178,13 @@ def take_slopes(g, slope, noise, rng):
     if noise:
         x = x * (1 + noise * rng.standard_normal(len(x)))
     return Vector(x, g.log + largest)
+
+
+def behind(g, slope):
+    """ln(min |d| / max |d|) over the nonzero entries of d = phi' g."""
+    logs = slope[1] + np.log(np.abs(g.x))
+    logs = logs[logs > -np.inf]
+    return logs.min() - logs.max() if len(logs) else 0.0
 
 
 def top(chain, cell, index, h):

@@ -74,9 +74,9 @@ def test_the_table_holds_every_name():
 @pytest.mark.parametrize(
     ("table", "field"),
     [
-        (CHAIN_FIELDS, fields.choice("activation", (*CHAIN_FIELDS["activation"].supported, "gelu"))),
-        (CHAIN_FIELDS, fields.number("carry")),
-        (RUN_FIELDS, fields.choice("device", ("cpu", "cuda"))),
+        (CHAIN_FIELDS, fields.choice("activation", "", (*CHAIN_FIELDS["activation"].supported, "gelu"))),
+        (CHAIN_FIELDS, fields.number("carry", "")),
+        (RUN_FIELDS, fields.choice("device", "", ("cpu", "cuda"))),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

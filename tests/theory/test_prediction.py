@@ -66,3 +66,42 @@ def test_quoted_growth_of_identity():
     prediction = predict(Chain(activation="linear", init="identity", width=3, depth=10, gain=1.5))
     assert math.exp(prediction.mean[0]) == pytest.approx(57.6650390625)
     assert prediction.var.tolist() == [0.0] * 11
+
+
+LAWS = [
+    Chain(width=16, depth=10),
+    Chain(activation="linear", width=4, depth=3, gain=1.0),
+    Chain(profile=[3, 3, 3], init="orthogonal"),
+    Chain(profile=[2, 5, 3], init="orthogonal", activation="linear"),
+    Chain(activation="linear", init="identity", gain=1.0),
+]
+
+
+@pytest.mark.parametrize("chain", LAWS, ids=[f"{chain.init}-{chain.activation}" for chain in LAWS])
+def test_distribution_function_at_values_that_are_no_numbers(chain):
+    prediction = predict(chain)
+    points = np.array([[math.nan, -math.inf], [math.inf, 50.0]])
+    np.testing.assert_array_equal(prediction.cdf(points), [[math.nan, 0.0], [1.0, 1.0]])
+    assert math.isnan(prediction.cdf(math.nan))
+    assert prediction.cdf(-math.inf) == 0.0
+    assert prediction.cdf(math.inf) == 1.0
+    assert prediction.cdf([]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("chain", "parts"),
+    [
+        (Chain(width=64, depth=10_000), ["exact", "mean of ln||g_0|| -200.5", "sd 14.4", "p_dead", "rate -0.02005"]),
+        (Chain(activation="tanh", gain="critical", depth=10_000), ["mean field", "mean of ln||g_0||"]),
+        (Chain(kind="recurrent", activation="linear", gain=1.0, width=8, depth=3), ["exact", "ln E||g_0||^2"]),
+        (Chain(profile=[8] * 3000), ["profile=[8, 8, 8, 8, ..., 8, 8]"]),
+        (Chain(output_gradient="loss", depth=10_000), ["no law known"]),
+    ],
+)
+def test_repr_is_short(chain, parts):
+    prediction = predict(chain)
+    text = repr(prediction)
+    assert text.startswith("Prediction(Chain(")
+    assert len(text) < 300 and "\n" not in text and "nan" not in text
+    assert all(part in text for part in parts), text
+    assert len(repr(prediction.law)) < 100

@@ -1,0 +1,64 @@
+"""What ``gradsim run --dry-run`` says: whether the output may be written, and what the run would take."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from gradsim.experiment import Experiment
+from gradsim.memory import format_bytes
+from gradsim.plan import plan
+from gradsim.progress import duration
+from gradsim.runner import check_threads
+from gradsim.store import is_complete
+from gradsim.store.parts import PartsFolder
+from gradsim.tables import counted
+
+__all__ = ["forecast"]
+
+
+def forecast(experiment: Experiment, path: Path, *, resume: bool, overwrite: bool, threads: int | None) -> str:
+    """What a run would take, in a few lines; nothing is written.
+
+    Raises
+    ------
+    GradsimError
+        As the run would before it begins to simulate.
+    """
+    if resume and is_complete(path, experiment):
+        return f"{path}: complete already, nothing would be run"
+    made = plan(experiment, check_threads(threads))
+    with suppress(_NothingInTheWay):
+        _Look(path, experiment, overwrite=overwrite, resume=resume)
+    replaced = ", to be replaced at completion" if os.path.lexists(path) else ""
+    rows = (
+        ("output", f"{path}{replaced}"),
+        ("cells", f"{len(made.cells):,}"),
+        ("chains", f"{experiment.chains:,} a cell, {experiment.chains * len(made.cells):,} in all"),
+        ("blocks", f"{len(made.blocks):,}"),
+        ("memory", format_bytes(made.bytes_memory)),
+        ("file", f"at most {format_bytes(made.bytes_file)}"),
+        ("time", f"about {duration(made.seconds)} on {counted(made.threads, 'thread')}, compilation apart"),
+    )
+    return "\n".join(f"{heading:<8}{text}" for heading, text in rows)
+
+
+class _NothingInTheWay(Exception):
+    """The run could begin."""
+
+
+class _Look(PartsFolder):
+    """Refuses what a run refuses, and stops where a run would begin to write."""
+
+    def __init__(self, path: Path, experiment: Experiment, *, overwrite: bool, resume: bool) -> None:
+        self._experiment = None if overwrite else experiment
+        super().__init__(path, experiment, overwrite=overwrite, resume=resume)
+
+    def _acquire(self) -> int:
+        if os.path.lexists(self.folder):
+            self._refuse_live()
+            self._refuse_foreign_files()
+            if self._experiment is not None:
+                self._refuse_other_experiment(self._experiment)
+        raise _NothingInTheWay

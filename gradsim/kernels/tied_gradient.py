@@ -1,0 +1,74 @@
+"""The weight gradient of a tied chain: dLoss/dW = sum over steps of (phi' g_l) h_{l-1}^T, kept as one matrix x 2^e.
+
+Steps wait until there are enough of them to be worth a sweep over the matrix, which is far larger than they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .bits import keep_out_of_line
+from .compiling import kernel, part
+from .layout import OUTER, SCRATCH, STEPS, D
+from .matrices import combine
+from .shapes import OUTER_ROWS
+from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
+
+
+@part
+def begin_total(progress, squares):
+    """No steps so far."""
+    progress.pending = 0
+    progress.outer_exponent = NOTHING
+    for i in range(squares.shape[1]):
+        clear(squares[OUTER, i], 0)
+
+
+@kernel
+def add_outer(layers, progress, vectors, states, squares, active, layer):
+    """Add the pending steps, of which `layer` is the last, to the tied weight gradient in its own exponent."""
+    keep_out_of_line()
+    pending = progress.pending
+    outer, scratch = squares[OUTER], vectors[SCRATCH]
+    n = len(outer)
+    # Step k is that of layer + pending - 1 - k; its partner is the state below it.
+    largest = progress.outer_exponent
+    for k in range(pending):
+        own = layer + pending - 1 - k
+        active[k] = layers[own].step_exponent + layers[own - 1].state_exponent
+        largest = max(largest, active[k])
+    down = max(progress.outer_exponent - largest, -2000)
+    for i in range(n):
+        shift(outer[i], n, down)
+    progress.outer_exponent = largest
+    for k in range(pending):
+        shift(vectors[STEPS + k], n, max(active[k] - largest, -2000))
+        active[k] = k
+    below = states[layer - 1 : layer - 1 + pending]
+    for i in range(n):
+        for k in range(pending):
+            scratch[pending - 1 - k] = vectors[STEPS + k, i]
+        combine(below, scratch, active, pending, outer[i], n)
+    progress.pending = 0
+
+
+@part
+def add_step(layers, progress, vectors, states, squares, active, layer):
+    """Let phi' g_l, as held in D, wait to be added."""
+    copy(vectors[D], vectors[STEPS + progress.pending], vectors.shape[1])
+    layers[layer].step_exponent = progress.g_exponent
+    progress.pending += 1
+    if progress.pending == OUTER_ROWS:
+        add_outer(layers, progress, vectors, states, squares, active, layer)
+
+
+@part
+def total_norm(layers, progress, vectors, states, squares, active, layer):
+    """ln of the Frobenius norm of all steps, the last of which is `layer`."""
+    if progress.pending > 0:
+        add_outer(layers, progress, vectors, states, squares, active, layer)
+    outer = squares[OUTER]
+    total = 0.0
+    for i in range(len(outer)):
+        total += sum_of_squares(outer[i], len(outer))
+    return 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
