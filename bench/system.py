@@ -69,10 +69,10 @@ def thread_scaling(quick: bool = False) -> dict[str, Any]:
         Calls of a tenth of a second.
     """
     # Kernels and threads alone, no file: the shortest call is long beside handing out pieces.
-    seconds = 0.1 if quick else 2.0
+    seconds = 0.1 if quick else 1.0
     one = sized(lambda chains: _simulation(64 * chains, 1), seconds)
     chains = one.weights // _WEIGHTS
-    _, timings = in_turns(_simulation(chains, 2), {"one": one}, 5)
+    _, timings = in_turns(_simulation(chains, 2), {"one": one}, 3 if quick else 21)
     timing = timings["one"]
     return {
         "chains": chains,
