@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NamedTuple
 
@@ -12,6 +13,11 @@ from tests import fake_backend
 
 settings.register_profile("gradsim", derandomize=True, deadline=None, print_blob=False)
 settings.load_profile("gradsim")
+
+
+if hasattr(signal, "SIGHUP"):
+    # Under nohup it is ignored, by this process and all it starts, and gradsim leaves it so.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Outcome(NamedTuple):
