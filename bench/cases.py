@@ -12,7 +12,10 @@ from gradsim.timing import Work
 #: Makes work of a number of batches.
 Make = Callable[[int], Work]
 
-LINEAR, RELU, RECURRENT = "linear backward", "relu forward + backward", "recurrent relu"
+LINEAR, RELU, RECURRENT, LSTM = "linear backward", "relu forward + backward", "recurrent relu", "lstm"
+NORMED = "batch norm relu"
+#: Inputs of a batch-normalised chain.
+INPUTS = 64
 
 #: A peer slower than this, times what it took elsewhere relative to NumPy, was not given its chance.
 HANDICAP = 1.3
@@ -45,13 +48,15 @@ class Case:
     Attributes
     ----------
     kind : str
-        `LINEAR`, `RELU` or `RECURRENT`.
+        `LINEAR`, `RELU`, `RECURRENT`, `LSTM` or `NORMED`.
     width, depth : int
     batches : tuple of int
         Chains a peer takes at once, where it takes several.
     targets : tuple of Target
     expected : dict of str to float
         A library's time over that of plain NumPy on linear backward, as once measured elsewhere.
+    floor : float or None
+        Our time over the floor's is to be at most this.
     """
 
     kind: str
@@ -60,11 +65,12 @@ class Case:
     batches: tuple[int, ...]
     targets: tuple[Target, ...]
     expected: dict[str, float]
+    floor: float | None = None
 
     @property
     def name(self) -> str:
         """In words."""
-        return f"{self.kind} n={self.width} {'T' if self.kind == RECURRENT else 'L'}={self.depth}"
+        return f"{self.kind} n={self.width} {'T' if self.kind in (RECURRENT, LSTM) else 'L'}={self.depth}"
 
     @property
     def key(self) -> str:
@@ -73,7 +79,11 @@ class Case:
 
     @property
     def chain(self) -> Chain:
-        """The chain, at the gain that keeps the gradient level."""
+        """The chain, at the gain that keeps the gradient level; an LSTM's at unit variance."""
+        if self.kind == LSTM:
+            return Chain(kind="lstm", width=self.width, depth=self.depth, init="gaussian", gain=1.0, bias=0.0)
+        if self.kind == NORMED:
+            return Chain(width=self.width, depth=self.depth, norm="batch", batch=INPUTS)
         kind = "recurrent" if self.kind == RECURRENT else "feedforward"
         activation = "linear" if self.kind == LINEAR else "relu"
         gain = 1.0 if self.kind == LINEAR else 2.0**0.5
@@ -87,7 +97,8 @@ class Case:
     @property
     def weights(self) -> int:
         """Weights counted per chain: once each, and in a recurrent chain every use."""
-        return self.width**2 * self.depth * (2 if self.kind == RECURRENT else 1)
+        uses = 2 if self.chain.tied else 1
+        return uses * self.chain.gates * self.depth * self.width**2
 
 
 def _linear(width: int, depth: int, batches: tuple[int, ...], peer: float, numpy: float | None) -> Case:
@@ -96,7 +107,7 @@ def _linear(width: int, depth: int, batches: tuple[int, ...], peer: float, numpy
         targets.append(Target("numpy", numpy))
     torch_ns, jax_ns, numpy_ns = {64: (4.5, 5.2, 10.0), 256: (5.5, 10.0, 9.0), 1024: (8.8, 24.0, 10.0)}[width]
     expected = {"torch": torch_ns / numpy_ns, "jax": jax_ns / numpy_ns}
-    return Case(LINEAR, width, depth, batches, tuple(targets), expected)
+    return Case(LINEAR, width, depth, batches, tuple(targets), expected, 3.0 if width == 256 else None)
 
 
 def _relu(width: int, depth: int, batches: tuple[int, ...]) -> Case:
@@ -114,6 +125,6 @@ CASES = (
     _relu(256, 16, (2, 8, 32)),
     _relu(1024, 4, (2, 8)),
     Case(RECURRENT, 256, 100, (4, 16, 64), (Target(BATCHED, 10.0), Target("numpy loop", 1.2)), {}),
+    Case(LSTM, 256, 100, (2, 4, 16), (Target("torch", 3.0),), {}),
+    Case(NORMED, 400, 30, (), (Target("torch autograd", 2.0),), {}, 1.5),
 )
-#: Ours over the floor, at most; linear backward n = 256.
-FLOOR_TARGET = 3.0

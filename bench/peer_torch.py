@@ -109,7 +109,7 @@ def _linear(case: Case) -> dict[str, tuple[int, Batch]]:
         made[f"bmm {batch} normal_"] = (batch, _linear_batch(case, batch, _bmm, _in_place))
     for name, product in (("matmul", _matmul), ("einsum", _einsum), ("baddbmm", _baddbmm)):
         made[f"{name} {small} normal_"] = (small, _linear_batch(case, small, product, _in_place))
-    if _compiles():
+    if compiles():
         import torch
 
         def step(g: Any) -> Any:
@@ -159,7 +159,7 @@ def _relu(case: Case) -> dict[str, tuple[int, Batch]]:
     made[f"matmul {small} normal_"] = (small, _manual(case, small, _matmul, _in_place))
     made[f"autograd bmm {small}"] = (small, _autograd(case, small, _in_place))
     made[f"autograd bmm {big}"] = (big, _autograd(case, big, _fresh))
-    if _compiles() and case.depth <= 16:
+    if compiles() and case.depth <= 16:
         made[f"compile {small}"] = (small, _compiled(case, small))
     return made
 
@@ -273,7 +273,7 @@ def _compiled(case: Case, batch: int) -> Batch:
     return one
 
 
-def _compiles() -> bool:
+def compiles() -> bool:
     """Whether torch.compile works here: it wants a C++ compiler."""
     import torch
 

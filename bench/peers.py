@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import law_check, peer_numpy
-from bench.cases import CASES, FLOOR_TARGET, HANDICAP, LINEAR, Case, Make, Target
+from bench import law_check, peer_batch, peer_numpy
+from bench.cases import CASES, HANDICAP, LINEAR, LSTM, NORMED, Case, Make, Target
 from bench.one_thread import MOST_PROCESSORS, Processors, one_processor
 from gradsim import microbench
 from gradsim.microbench import floor_work, our_work
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     parser.add_argument("--case", metavar="TEXT", default="", help="only cases whose name holds this")
     options = parser.parse_args(arguments)
-    cases = [case for case in CASES if options.case in case.name and (case.width == 256 or not options.quick)]
+    cases = [case for case in CASES if options.case in case.name and (case.width in (256, 400) or not options.quick)]
     with one_processor():
         processors = Processors()
         measured = [measure(case, options.quick) for case in cases]
@@ -68,6 +68,8 @@ def measure(case: Case, quick: bool) -> dict[str, Any]:
     works = {name: sized(make, seconds) for name, make in makes.items()}
     if case.kind == LINEAR:
         works[FLOOR] = sized(lambda passes: floor_work(case.width, passes), seconds)
+    if case.kind == NORMED:
+        works[FLOOR] = sized(peer_batch.floor(case), seconds)
     own, timings = in_turns(ours, works, SCREENING)
     near = {name: works[name] for name in worth_repeating(timings)}
     more_own, more = in_turns(ours, near, QUICK_REPETITIONS if quick else REPETITIONS)
@@ -107,8 +109,12 @@ def worth_repeating(timings: Mapping[str, Timing]) -> list[str]:
 
 def variants_of(case: Case) -> dict[str, Make]:
     """Every way of every library, and the plain NumPy that the others' expected times are relative to."""
-    from bench import peer_jax, peer_torch
+    from bench import peer_jax, peer_lstm, peer_torch
 
+    if case.kind == LSTM:
+        return peer_lstm.variants(case)
+    if case.kind == NORMED:
+        return peer_batch.variants(case)
     makes = {**peer_numpy.variants(case), **peer_torch.variants(case), **peer_jax.variants(case)}
     if case.kind != LINEAR and case.expected:
         makes[REFERENCE] = peer_numpy.plain(case)
@@ -193,8 +199,8 @@ def targets_of(case: Case, measured: dict[str, Any]) -> list[dict[str, Any]]:
         rows.append(_row(case, measured, best, covered[best], wanted, met))
     if FLOOR in measured["variants"]:
         ratio = 1.0 / measured["variants"][FLOOR]["ratio"]
-        wanted = f"<= {FLOOR_TARGET:g}" if case.width == 256 else ""
-        rows.append(_row(case, measured, FLOOR, ratio, wanted, ratio <= FLOOR_TARGET if wanted else None))
+        wanted = "" if case.floor is None else f"<= {case.floor:g}"
+        rows.append(_row(case, measured, FLOOR, ratio, wanted, None if case.floor is None else ratio <= case.floor))
     return rows
 
 

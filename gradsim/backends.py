@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gradsim.chain import Chain
     from gradsim.experiment import Experiment
     from gradsim.kernels.cpu import DenseEngine
     from gradsim.plan import Block, Plan
@@ -57,13 +58,13 @@ class LocalBackend:
         compiling : callable
             Called, once, where they are not in the cache and have to be compiled.
         """
-        from gradsim.chain import Chain
         from gradsim.kernels.compiling import announcing
         from gradsim.kernels.cpu import DenseEngine
 
         e = plan.experiment
         with announcing(compiling):
-            DenseEngine(Chain(width=1, depth=1, gain=1.0), e.seed, e.dtype, e.quantities).run(0, 0)
+            for chain in _smallest_of_each_kind(e.cells):
+                DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain)).run(0, 0)
 
     def blocks(
         self, plan: Plan, blocks: Iterable[Block], stop: threading.Event
@@ -126,7 +127,8 @@ class _Work:
 
         if cell not in self._engines:
             e = self._experiment
-            self._engines[cell] = DenseEngine(e.cells[cell], e.seed, e.dtype, e.quantities, e.streams)
+            chain = e.cells[cell]
+            self._engines[cell] = DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain), e.streams)
         return self._engines[cell]
 
     def piece(self, block: Block, first: int, count: int) -> Arrays | None:
@@ -134,6 +136,14 @@ class _Work:
         if self._stop.is_set():
             return None
         return self._engine(block.cell).run(first, count, self._stop)
+
+
+def _smallest_of_each_kind(cells: Iterable[Chain]) -> Iterable[Chain]:
+    """The smallest chains for which the kernels of these cells are needed."""
+    from gradsim.chain import Chain
+
+    needed = {(chain.kind, min(chain.batch, 2), min(chain.probes, 2)): None for chain in cells}
+    return [Chain(kind=kind, width=2, depth=1, gain=1.0, batch=b, probes=p) for kind, b, p in needed]
 
 
 def _join(parts: list[Arrays]) -> Arrays:

@@ -14,6 +14,7 @@ from gradsim.cell_tests import AGREE, DISAGREE, Cell, StatisticalTest, alive, de
 from gradsim.chain import Chain
 from gradsim.documents import json_ready
 from gradsim.errors import ExperimentError, GradsimError
+from gradsim.growth import growth_rate
 from gradsim.significance import holm
 from gradsim.theory.law import Law
 from gradsim.theory.registry import find
@@ -47,6 +48,8 @@ class CellComparison:
     detectable_gain_error : float
         Relative gain error that the mean finds with power 0.9 at the adjusted level; NaN without an exact law
         of the mean.
+    rate : float
+        Growth of the mean of ln||g|| per layer going backward, as simulated: see `gradsim.growth`.
     tests : tuple of StatisticalTest
     """
 
@@ -56,14 +59,14 @@ class CellComparison:
     alive: int
     p_dead: float
     detectable_gain_error: float
+    rate: float
     tests: tuple[StatisticalTest, ...]
 
     def __repr__(self) -> str:
         verdicts = Counter(test.verdict for test in self.tests if test.verdict is not None)
         judged = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())) or "no law"
         rejected = ", ".join(test.statistic for test in self.tests if test.verdict == DISAGREE)
-        fields = {"kind": self.chain["kind"], "activation": self.chain["activation"]}
-        fields |= {name: self.chain[name] for name in ("width", "depth") if name in self.chain}
+        fields = {name: self.chain[name] for name in ("kind", "activation", "width", "depth") if name in self.chain}
         named = ", ".join(f"{name}={value}" for name, value in fields.items())
         outcome = judged + (f" ({rejected})" if rejected else "")
         return f"cell {self.cell}: {named}: {outcome}; {self.alive} of {self.chains} chains alive"
@@ -181,6 +184,7 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
             alive=alive(cell),
             p_dead=math.nan if law is None else float(law.p_dead[0]),
             detectable_gain_error=detectable_gain_error(cell, law, alpha / max(tested, 1)),
+            rate=growth_rate(cell),
             tests=tests,
         )
         for index, (cell, law, tests) in enumerate(zip(cells, found, judged, strict=True))

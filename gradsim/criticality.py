@@ -27,6 +27,8 @@ _RANGE = 40.0
 _NODES = 16
 _TOLERANCE = 1e-13
 _MAX_REFINEMENTS = 6
+#: Those whose variance map is understood: homogeneous, or bounded with phi(0) = 0 and a concave map.
+_SUPPORTED = ("linear", "relu", "leaky_relu", "tanh", "erf")
 _BISECTIONS = 200
 # Largest bias and slope; far beyond it the square of a pre-activation leaves float64.
 _LARGEST = 1e30
@@ -100,7 +102,7 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
         Name of the activation.
     bias : float, optional
         Standard deviation of the biases. Without it, the activation's documented critical pair: linear (1,
-        0), relu (sqrt 2, 0), leaky_relu (sqrt(2/(1 + slope^2)), 0), tanh (1, 0).
+        0), relu (sqrt 2, 0), leaky_relu (sqrt(2/(1 + slope^2)), 0), tanh (1, 0), erf (sqrt(pi)/2, 0).
     negative_slope : float
         Slope of ``leaky_relu``.
 
@@ -120,6 +122,9 @@ def critical_gain(activation: str, bias: float | None = None, negative_slope: fl
     (1.0, 0.0)
     """
     name = cast(str, CHAIN_FIELDS["activation"].normalise(activation))
+    if name not in _SUPPORTED:
+        text = f"the critical gain of {name} is not supported yet; it is for {', '.join(_SUPPORTED)}"
+        raise ExperimentError(f"{text}: give gain as a number")
     phi = get(name, _number("negative_slope", negative_slope, -_LARGEST))
     b = 0.0 if bias is None else _number("bias", bias, 0.0)
     if phi.mean_square is not None:

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError, StorageError
 from gradsim.fields import Field, Value, check_keys, reject, show, unknown_key
 from gradsim.grid import MAX_CELLS, Table, count_cells, expand, override, parse_flag, read_axis, read_table
-from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, RUN_FIELDS, SETTING_DEFAULTS
+from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, QUANTITIES, RUN_FIELDS, SETTING_DEFAULTS
 
 __all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "Experiment"]
 
@@ -47,7 +47,8 @@ class Experiment:
     seed : int
         0 to 2^64 - 1.
     title, method, device, dtype, record, quantities, streams, block, keep
-        As in an experiment file; ``keep`` is the number of trajectories that record "summary" keeps.
+        As in an experiment file; ``keep`` is the number of trajectories that record "summary" keeps. Of the
+        quantities each cell records those that its chain has; by default, all that any has.
 
     Attributes
     ----------
@@ -199,6 +200,10 @@ class Experiment:
         content |= {"seed": str(self.seed), "cells": [chain.canonical() for chain in self.cells]}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
+    def quantities_of(self, chain: Chain) -> tuple[str, ...]:
+        """Return what is recorded of a cell with this chain: of the quantities, those that the chain has."""
+        return tuple(name for name in chain.quantities if name in self.quantities)
+
     def __eq__(self, other: object) -> bool:
         return self.to_json() == other.to_json() if isinstance(other, Experiment) else NotImplemented
 
@@ -213,21 +218,23 @@ class Experiment:
         """Check everything and set the attributes; a frozen dataclass is filled once, here."""
         table_overrides, setting_overrides = _read_overrides(overrides)
         with _naming(source):
-            settings = SETTING_DEFAULTS | _read_settings(document) | setting_overrides
+            given = _read_settings(document) | setting_overrides
             raw_tables = _raw_tables(document)
         tables = []
         for number, raw in enumerate(raw_tables, start=1):
             place = "chain" if len(raw_tables) == 1 else f"chain {number}"
             with _naming(source, place):
-                given = json.loads(raw.canonical()) if isinstance(raw, Chain) else raw
-                if not isinstance(given, Mapping):
+                fields = json.loads(raw.canonical()) if isinstance(raw, Chain) else raw
+                if not isinstance(fields, Mapping):
                     raise ExperimentError(f"{show(raw)} is not a table of chain fields")
-                tables.append((place, override(read_table(given), table_overrides)))
+                tables.append((place, override(read_table(fields), table_overrides)))
         count = sum(count_cells(table) for _, table in tables)
         if count > MAX_CELLS:
             with _naming(source):
                 raise ExperimentError(f"the grid has {count} cells: an experiment has at most {MAX_CELLS}")
         cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
+        with _naming(source, "run"):
+            settings = SETTING_DEFAULTS | given | {"quantities": _recorded(given.get("quantities"), cells)}
         self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
         size = len(self.to_json().encode())
         if size > MAX_JSON_BYTES:
@@ -341,16 +348,25 @@ def _make_cells(table: Table, source: str, place: str) -> list[Chain]:
     return chains
 
 
+def _recorded(asked: Value | None, cells: Sequence[Chain]) -> tuple[str, ...]:
+    """Return the quantities to record: those asked for, or all that any cell has."""
+    possible = {name for chain in cells for name in chain.quantities}
+    if asked is None:
+        return tuple(name for name in QUANTITIES if name in possible)
+    names = cast("tuple[str, ...]", asked)
+    for name in names:
+        if name not in possible:
+            needs = {"log_cell_grad_norm": 'kind = "lstm"', "lyapunov": "probes > 1"}[name]
+            raise ExperimentError(f"quantities = {show(names)}: no cell has {name}, which needs {needs}")
+    return names
+
+
 def _shared_defaults(table: Table, cells: Sequence[Chain]) -> dict[str, Any]:
     """Return the fields that a table leaves out and that apply, with one value, to all of its cells."""
     shared = {}
     for name in CHAIN_FIELDS:
-        applies = {
-            "depth": "profile" not in table,
-            "negative_slope": all(chain.activation == "leaky_relu" for chain in cells),
-            "input_noise": all(chain.tied for chain in cells),
-        }
+        applies = all(chain.applies(name) for chain in cells)
         values = {getattr(chain, name) for chain in cells}
-        if name not in table and applies.get(name, True) and len(values) == 1 and values != {None}:
+        if name not in table and applies and len(values) == 1 and values != {None}:
             shared[name] = values.pop()
     return shared

@@ -14,7 +14,7 @@ from typing import Final
 
 from gradsim.errors import ExperimentError
 from gradsim.fields import Field, Unsuitable, Value, check_keys, plain, real, show, unknown_key, whole
-from gradsim.vocabulary import ALIASES, CHAIN_FIELDS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS
+from gradsim.vocabulary import ALIASES, CHAIN_FIELDS, HEAD_FIELDS, RUN_FIELDS
 
 __all__ = ["MAX_CELLS", "Table", "count_cells", "expand", "override", "parse_flag", "read_axis", "read_table"]
 
@@ -35,7 +35,7 @@ def read_table(raw: Mapping[str, object]) -> Table:
     ExperimentError
         For an unknown field, a value that its field cannot hold, or an axis that is empty or repeats itself.
     """
-    check_keys(raw, CHAIN_FIELDS, LATER_FIELDS)
+    check_keys(raw, CHAIN_FIELDS)
     return {name: read_axis(CHAIN_FIELDS[name], value) for name, value in raw.items()}
 
 

@@ -66,7 +66,7 @@ class Case:
     def weights(self) -> int:
         """Weights counted per chain."""
         uses = 2 if self.chain.tied else 1
-        return uses * self.chain.depth * self.width**2
+        return uses * self.chain.gates * self.chain.depth * self.width**2
 
     @property
     def floor_passes(self) -> int | None:

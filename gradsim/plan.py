@@ -9,8 +9,10 @@ from typing import Final, cast
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.kernels.gated_shapes import gated_working_bytes
 from gradsim.kernels.shapes import working_bytes
 from gradsim.memory import available_memory, format_bytes
+from gradsim.quantities import QUANTITIES, axis_lengths
 
 __all__ = ["HELD_BYTES", "LEAF", "MAX_BLOCKS", "Block", "CellPlan", "Plan", "plan"]
 
@@ -30,16 +32,24 @@ _BLOCKS_IN_FLIGHT = 3
 # What the kernels cost on one core of a current AVX-512 machine, in nanoseconds of float32 arithmetic.
 _NS_DRAWN = 0.75  # a weight drawn and multiplied, each pass
 _NS_USED = 0.05  # a stored weight multiplied
+_NS_SHARED = 1.0  # beside drawing it, a weight laid down for several columns, each pass ...
+_NS_COLUMN = 0.04  # ... and multiplied with each
 _NS_REFLECTED = 1.5  # a weight of an orthogonal matrix, drawn and applied as reflectors, each pass
 _NS_REFLECTOR = 150.0  # beside that for each reflector: keys and calls
 _NS_BUILT = 1.0  # per n^3: an orthogonal matrix formed from its reflectors
 _NS_UNIT = 3.0  # an activation with its derivative and its share of the norms, each pass
-_NS_UNIT_TANH = 12.0
+_NS_UNIT_SMOOTH = 12.0  # with an exponential in it, as in every gate
+_NS_UNIT_NORM = 4.0  # normalised, each pass
+_NS_UNIT_DROPPED = 1.0  # kept or dropped, each pass
+_NS_UNIT_PAIR = 0.5  # orthogonalised, each pair of probes
 _NS_LAYER = 150.0  # keys, logarithms and calls, each pass
 _FLOAT64_FACTOR = 3.0
 
-# Rows a kernel records of each chain, float32 and one entry a layer, wanted or not.
+_RECTIFIERS = ("linear", "relu", "leaky_relu")
+
+# Rows a kernel records of each chain, float32 and one entry a layer, wanted or not; and of gates.
 _KERNEL_ROWS = 4
+_KERNEL_ROWS_GATED = 5
 # Of each column of a summary: seven moments in each node of its tree, and what comes of them in the end.
 _NODE_BYTES = 7 * 8
 _SUMMARY_BYTES = (16 + 2) * 8
@@ -205,7 +215,7 @@ def _round_up(chains: int) -> int:
 def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
     result = _bytes_result(experiment, chain)
     kept = experiment.chains if experiment.record == "trajectories" else min(experiment.keep, experiment.chains)
-    layers = len(experiment.quantities) * (chain.depth + 1)
+    works_in = gated_working_bytes if chain.gates > 1 else working_bytes
     return CellPlan(
         chain=chain,
         chains=experiment.chains,
@@ -213,8 +223,8 @@ def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
         weights=_weights(chain),
         nanoseconds=_nanoseconds(chain, experiment.dtype),
         bytes_result=result,
-        bytes_memory=working_bytes(chain, experiment.quantities, 4 if experiment.dtype == "float32" else 8),
-        bytes_file=kept * (result + 8) + layers * _FILE_BYTES_LAYER + _FILE_BYTES_CELL,
+        bytes_memory=works_in(chain, experiment.quantities_of(chain), 4 if experiment.dtype == "float32" else 8),
+        bytes_file=kept * (result + 8) + result // 4 * _FILE_BYTES_LAYER + _FILE_BYTES_CELL,
     )
 
 
@@ -222,8 +232,8 @@ def _weights(chain: Chain) -> int:
     """Return the number of weights of a chain, counted once where they are tied."""
     if chain.profile is not None:
         return sum(a * b for a, b in zip(chain.profile, chain.profile[1:], strict=False))
-    square = cast(int, chain.width) ** 2
-    return square if chain.tied else square * chain.depth
+    matrix = cast(int, chain.width) ** 2 * chain.gates
+    return matrix if chain.tied else matrix * chain.depth
 
 
 def _units(chain: Chain) -> int:
@@ -237,8 +247,12 @@ def _widest(chain: Chain) -> int:
 
 def _nanoseconds(chain: Chain, dtype: str) -> float:
     """Return the expected time of one chain, forward and backward, on one core."""
-    unit = _NS_UNIT_TANH if chain.activation == "tanh" else _NS_UNIT
-    vectors = 2 * (_units(chain) * unit + chain.depth * _NS_LAYER)
+    unit = (_NS_UNIT if chain.activation in _RECTIFIERS else _NS_UNIT_SMOOTH) * chain.gates
+    unit += _NS_UNIT_NORM if chain.norm != "none" else 0.0
+    unit += _NS_UNIT_DROPPED if chain.dropout else 0.0
+    vectors = _units(chain) * unit * (chain.batch + chain.columns) + 2 * chain.depth * _NS_LAYER
+    if chain.probes > 1:
+        vectors += _units(chain) * _NS_UNIT_PAIR * chain.probes**2
     return (_matrix_nanoseconds(chain) + vectors) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
 
 
@@ -249,21 +263,24 @@ def _matrix_nanoseconds(chain: Chain) -> float:
         return 0.0
     if chain.tied:
         made = weights * (_widest(chain) * _NS_BUILT if chain.init == "orthogonal" else _NS_DRAWN)
-        return made + 2 * weights * chain.depth * _NS_USED
+        used = sum(max(_NS_USED, _NS_COLUMN * columns) for columns in (chain.batch, chain.columns))
+        return made + weights * chain.depth * used
+    shared = sum(_NS_SHARED + _NS_COLUMN * columns for columns in (chain.batch, chain.columns) if columns > 1)
     if chain.init == "orthogonal":
-        return 2 * (weights * _NS_REFLECTED + _units(chain) * _NS_REFLECTOR)
-    return 2 * weights * _NS_DRAWN
+        return weights * (2 * _NS_REFLECTED + shared) + 2 * _units(chain) * _NS_REFLECTOR
+    return weights * (2 * _NS_DRAWN + shared)
 
 
 def _bytes_result(experiment: Experiment, chain: Chain) -> int:
-    """Return the bytes one chain records: float32, one number a layer and quantity."""
-    columns = {"log_weight_grad_norm": 1 if chain.tied else chain.depth}
-    return 4 * sum(columns.get(name, chain.depth + 1) for name in experiment.quantities)
+    """Return the bytes one chain records: float32, one number a column and quantity."""
+    length = axis_lengths(chain, 0)
+    return 4 * sum(length[QUANTITIES[name].axes[1]] for name in experiment.quantities_of(chain))
 
 
 def _bytes_needed(experiment: Experiment, cell: CellPlan, threads: int) -> int:
     """Return the memory one cell needs: threads, blocks on their way to the file, and its summary."""
-    made = _BLOCKS_IN_FLIGHT * 4 * _KERNEL_ROWS * (cell.chain.depth + 1)
+    rows = _KERNEL_ROWS_GATED if cell.chain.gates > 1 else _KERNEL_ROWS
+    made = _BLOCKS_IN_FLIGHT * 4 * rows * (cell.chain.depth + 1)
     blocks = min(cell.block, cell.chains) * (made + cell.bytes_result)
     kept = min(experiment.keep, cell.chains) if experiment.record == "summary" else cell.chains
     held = min(kept * cell.bytes_result, HELD_BYTES)

@@ -37,7 +37,7 @@ class Variable:
     ----------
     name : str
     axes : tuple of str
-        Names of its dimensions: chain, layer, weight, quantile.
+        Names of its dimensions: chain, layer, weight, probe, quantile.
     dtype : str
         NumPy type, little-endian.
     long_name : str
@@ -86,6 +86,18 @@ QUANTITIES: Final[dict[str, Variable]] = {
             "<f4",
             "natural logarithm of the largest magnitude among the entries of the backpropagated gradient g_l",
         ),
+        Variable(
+            "log_cell_grad_norm",
+            ("chain", "layer"),
+            "<f4",
+            "natural logarithm of the norm of the backpropagated gradient of an LSTM's cell state c_l",
+        ),
+        Variable(
+            "lyapunov",
+            ("chain", "probe"),
+            "<f4",
+            "growth of the backpropagated gradient per layer along each of its principal directions, descending",
+        ),
     )
 }
 
@@ -99,6 +111,7 @@ COORDINATES: Final[dict[str, Variable]] = {
         Variable("chain", ("chain",), "<i8", "chain index"),
         Variable("layer", ("layer",), "<i4", "layer index, 0 for the input and the depth L for the output"),
         Variable("weight", ("weight",), "<i4", "index of the weight matrix, W_l leading into layer l"),
+        Variable("probe", ("probe",), "<i4", "index of the Lyapunov exponent, 0 for the largest"),
         Variable("quantile", ("quantile",), "<f8", "probability of the quantile"),
     )
 }
@@ -141,22 +154,24 @@ def summary_variables(quantities: Iterable[str]) -> tuple[Variable, ...]:
 def axis_lengths(chain: Chain, rows: int) -> dict[str, int]:
     """Return the length of each axis of a cell of which `rows` chains are stored.
 
-    A recurrent chain has one weight matrix for all its steps and so one column on the weight axis, the total.
+    A chain with tied weights has one column on the weight axis, the total over its steps.
     """
     return {
         "chain": rows,
         "layer": chain.depth + 1,
         "weight": 1 if chain.tied else chain.depth,
+        "probe": chain.probes,
         "quantile": len(QUANTILES),
     }
 
 
 def coordinates(chain: Chain, rows: int) -> dict[str, NDArray[np.generic]]:
-    """Return the values along each axis: chains and layers from 0, weights from 1, probabilities."""
+    """Return the values along each axis: chains, layers and probes from 0, weights from 1, probabilities."""
     length = axis_lengths(chain, rows)
     return {
         "chain": np.arange(length["chain"], dtype=COORDINATES["chain"].dtype),
         "layer": np.arange(length["layer"], dtype=COORDINATES["layer"].dtype),
         "weight": np.arange(1, length["weight"] + 1, dtype=COORDINATES["weight"].dtype),
+        "probe": np.arange(length["probe"], dtype=COORDINATES["probe"].dtype),
         "quantile": np.array(QUANTILES, dtype=COORDINATES["quantile"].dtype),
     }

@@ -103,6 +103,8 @@ class Cell:
     log_activation_norm: Array
     log_weight_grad_norm: Array
     log_grad_max: Array
+    log_cell_grad_norm: Array
+    lyapunov: Array
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class Cell:
         """Make a cell of an experiment from what was simulated of it."""
         return cls(
             experiment.cells[index],
-            {name: np.asarray(arrays[name]) for name in experiment.quantities},
+            {name: np.asarray(arrays[name]) for name in experiment.quantities_of(experiment.cells[index])},
             chains=experiment.chains,
             dtype=experiment.dtype,
             record=experiment.record,
@@ -177,7 +179,7 @@ class Cell:
     def summary(self) -> Mapping[str, Array]:
         """Statistics over all chains, by name: ``log_grad_norm_mean``, ``dead``, ...
 
-        Arrays over the layers (or weights), quantiles with an axis of probabilities before it; see
+        Arrays over the layers (or weights, or probes), quantiles with an axis of probabilities before it; see
         `gradsim.summary.SummaryBuilder.result`.
         """
         return MappingProxyType(summarise(self._arrays)) if self._given_summary is None else self._given_summary
@@ -211,9 +213,9 @@ class Cell:
     def to_dataframe(self) -> pd.DataFrame:
         """Return the summary as a table: one row per quantity and layer.
 
-        Columns quantity, layer (the index of the weight matrix for log_weight_grad_norm), the statistics
-        count to max, the quantiles q0.001 to q0.999, and dead and nonfinite, which are those of
-        log_grad_norm.
+        Columns quantity, layer (the index of the weight matrix for log_weight_grad_norm, and of the exponent for
+        lyapunov), the statistics count to max, the quantiles q0.001 to q0.999, and dead and nonfinite, which are
+        those of log_grad_norm.
 
         Raises
         ------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["check_threads", "progress_on", "run", "simulate"]
 
 MAX_THREADS = 1024
+MAX_CELLS_TIMED = 2000
 
 Arrays = Mapping[str, "NDArray[np.float32]"]
 
@@ -96,9 +97,9 @@ def run(
         Signals(lambda: _block_seconds_left(made, shown)) as signals,
         ResultWriter(path, experiment, overwrite=overwrite, resume=resume, check=signals.check_block) as writer,
     ):
-        _simulate(made, writer.write, shown, signals)
+        seconds = _simulate(made, writer.write, shown, signals)
         signals.keep_going()
-        writer.finish(describe(made.threads, time.monotonic() - started))
+        writer.finish(describe(made.threads, time.monotonic() - started) | _described(seconds))
         signals.check(complete=True)
     return open_result(path)
 
@@ -126,7 +127,7 @@ def simulate(
     dtype : str
         "float32" or "float64", the arithmetic of the chain.
     quantities : sequence of str, optional
-        What to record; everything by default.
+        What to record; by default everything that the chain has.
     streams : str
         "independent", or "common" for the same weights in every cell of the same shapes.
     threads : int, optional
@@ -186,8 +187,11 @@ def progress_on(stream: Any) -> Progress:
     return BarProgress() if stream.isatty() else LineProgress(stream)
 
 
-def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progress, signals: Signals) -> None:
-    """Execute the blocks of a plan and hand each to `take`."""
+def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progress, signals: Signals) -> list[float]:
+    """Execute the blocks of a plan and hand each to `take`; return the seconds that went by for each cell.
+
+    Threads that are done with a cell begin with the next, so that its time is known to a piece of a block.
+    """
     from gradsim.backends import LocalBackend
 
     backend = LocalBackend(made.threads)
@@ -199,9 +203,14 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
     signals.patiently()
     # Closed at once where the loop is left, so that no thread goes on working.
     missing = len(made.blocks)
+    seconds = [0.0] * len(made.cells)
+    last = time.monotonic()
     with closing(backend.blocks(made, made.blocks, signals.stop)) as blocks:
         for block, arrays in blocks:
             take(block, arrays)
+            now = time.monotonic()
+            seconds[block.cell] += now - last
+            last = now
             progress.advance(block.chains, made.block_seconds(block))
             missing -= 1
             if missing:
@@ -209,6 +218,12 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
     # Once every block is there, the result is completed, signal or not.
     if missing:
         signals.check()
+    return seconds
+
+
+def _described(seconds: list[float]) -> dict[str, list[float]]:
+    """The seconds of each cell for the provenance, where they fit into an attribute of a file."""
+    return {"cell_seconds": [float(f"{value:.3g}") for value in seconds]} if len(seconds) <= MAX_CELLS_TIMED else {}
 
 
 def _block_seconds_left(made: Plan, progress: Progress) -> float | None:

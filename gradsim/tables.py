@@ -149,7 +149,8 @@ def chain_in_words(chain: Mapping[str, Any]) -> str:
     """
     recurrent = chain["kind"] != "feedforward"
     words = [chain["kind"]] if recurrent else []
-    words.append(chain["activation"])
+    if "activation" in chain:
+        words.append(chain["activation"])
     if "negative_slope" in chain:
         words.append(f"slope={chain['negative_slope']:g}")
     if chain["init"] != "gaussian":
@@ -161,13 +162,39 @@ def chain_in_words(chain: Mapping[str, Any]) -> str:
     words.append(chain["gain_name"] or _setting("gain", chain["gain"]))
     if chain["bias"] != 0.0:
         words.append(_setting("bias", chain["bias"]))
+    words += _between_layers(chain)
     if chain["input_scale"] != 1.0:
         words.append(_setting("input_scale", chain["input_scale"]))
     if chain.get("input_noise"):
         words.append(_setting("input_noise", chain["input_noise"]))
+    if chain.get("forget_bias"):
+        words.append(_setting("forget_bias", chain["forget_bias"]))
     if chain["output_gradient"] != "random":
         words.append(f"g_L={chain['output_gradient']}")
+    words += [_setting(name, chain[name]) for name in ("clip", "clip_value") if chain.get(name)]
+    if chain.get("probes", 1) > 1:
+        words.append(f"probes={chain['probes']}")
     return " ".join(words)
+
+
+def _between_layers(chain: Mapping[str, Any]) -> list[str]:
+    """Skip, norm, dropout and batch, where there are any."""
+    words = []
+    if chain.get("skip"):
+        words.append(f"skip={chain['skip_name'] or format(chain['skip'], '.6g')}")
+        if chain["carry"] != 1.0:
+            words.append(_setting("carry", chain["carry"]))
+    if chain.get("norm", "none") != "none":
+        words.append(f"{chain['norm']}-norm")
+        if chain["norm_position"] != "before":
+            words.append(chain["norm_position"])
+        if chain["norm_eps"]:
+            words.append(_setting("eps", chain["norm_eps"]))
+    if chain.get("dropout"):
+        words.append(_setting("dropout", chain["dropout"]))
+    if chain.get("batch", 1) > 1:
+        words.append(f"batch={chain['batch']}")
+    return words
 
 
 def _setting(name: str, value: float | None) -> str:

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from gradsim.quantities import QUANTITIES, axis_lengths
+
 
 class LocalBackend:
     """Takes `seconds` for each block, and gives way to `stop` within 10 ms."""
@@ -42,14 +44,16 @@ def arrays_of(experiment, block):
     """What a block records; a chain's numbers depend on the seed, the cell and its index alone."""
     chain = experiment.cells[block.cell]
     depth, width = chain.depth, chain.widths[0]
+    length = axis_lengths(chain, 0)
     rows = []
     for index in range(block.start, block.stop):
         rng = np.random.default_rng([experiment.seed, block.cell, index])
         steps = 0.5 * np.log(chain.gains[0] ** 2 / width * rng.chisquare(width, size=depth))
         rows.append(np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]]))
     norms = np.array(rows, dtype=np.float32)
-    columns = {"log_weight_grad_norm": 1 if chain.tied else depth}
-    return {name: norms[:, : columns.get(name, depth + 1)] for name in experiment.quantities}
+    quantities = experiment.quantities_of(chain)
+    # A quantity with more columns than there are layers repeats them.
+    return {name: np.resize(norms.T, (length[QUANTITIES[name].axes[1]], len(norms))).T for name in quantities}
 
 
 def fresh():

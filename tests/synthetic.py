@@ -38,7 +38,7 @@ def trajectories(of: Experiment, index: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(index)
     length = axis_lengths(of.cells[index], of.chains)
     arrays = {}
-    for name in of.quantities:
+    for name in of.quantities_of(of.cells[index]):
         steps = rng.normal(0.1, 0.3, (of.chains, length[QUANTITIES[name].axes[1]]))
         arrays[name] = steps.cumsum(axis=1).astype(np.float32)
         arrays[name][5::50, :1] = -np.inf

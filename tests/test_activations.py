@@ -46,6 +46,31 @@ def test_tanh_derivative_neither_cancels_nor_overflows():
     assert list(result[2:]) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["erf", "sigmoid", "gelu", "silu"])
+def test_far_out_the_value_is_the_limit(name, dtype):
+    phi = activations.get(name)
+    z = np.array([-1e30, -200.0, 200.0, 1e30], dtype=dtype)
+    low, high = {"erf": (-1, 1), "sigmoid": (0, 1), "gelu": (0, z[2:]), "silu": (0, z[2:])}[name]
+    slope = 0.0 if name in ("erf", "sigmoid") else 1.0
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        values, slopes = phi.phi(z), phi.dphi(z)
+    np.testing.assert_allclose(values, [low, low, *np.broadcast_to(high, 2)], atol=1e-30)
+    np.testing.assert_allclose(slopes, [0, 0, slope, slope], atol=1e-30)
+
+
+def test_quoted_values():
+    """At 1 and -2, to ten digits; gelu is the exact one, not the one with tanh."""
+    quoted = {
+        "erf": (0.8427007929, -0.9953222650),
+        "sigmoid": (0.7310585786, 0.1192029220),
+        "gelu": (0.8413447461, -0.0455002639),
+        "silu": (0.7310585786, -0.2384058440),
+    }
+    for name, values in quoted.items():
+        np.testing.assert_allclose(activations.get(name).phi(np.array([1.0, -2.0])), values, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["linear", "relu", "leaky_relu"])
 def test_homogeneous_activations_scale(name):
     phi = activations.get(name, negative_slope=0.2)

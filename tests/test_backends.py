@@ -133,6 +133,32 @@ class TestPreparing:
             DenseEngine(chain, 0, dtype, QUANTITIES).run(0, 2)
         assert len(dense.advance.signatures) == compiled
 
+    def test_every_kind_of_kernel_that_the_cells_need_is_prepared(self, monkeypatch):
+        prepared = []
+
+        class Recording(Slow):
+            def __init__(self, chain, seed, dtype, quantities):
+                prepared.append((chain.kind, chain.batch, chain.probes, quantities))
+
+            def run(self, first, count):
+                assert (first, count) == (0, 0)
+
+        monkeypatch.setattr(cpu, "DenseEngine", Recording)
+        tables = [
+            {"kind": ["recurrent", "lstm"], "width": [4, 5]},
+            {"norm": "batch"},
+            {"kind": "gru", "probes": [3, 4]},
+        ]
+        LocalBackend(1).prepare(
+            plan(Experiment(tables, quantities=["log_grad_norm", "log_cell_grad_norm", "lyapunov"]))
+        )
+        assert prepared == [
+            ("recurrent", 1, 1, ("log_grad_norm",)),
+            ("lstm", 1, 1, ("log_grad_norm", "log_cell_grad_norm")),
+            ("feedforward", 2, 1, ("log_grad_norm",)),
+            ("gru", 1, 2, ("log_grad_norm", "lyapunov")),
+        ]
+
 
 class Slow:
     """An engine whose first pieces fail, or that works until it is stopped."""

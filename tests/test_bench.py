@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if not (ROOT / "bench").exists():
     pytest.skip("needs the source tree", allow_module_level=True)
 
-from bench import evidence, law_check, one_thread, peer_numpy, peers, system  # noqa: E402
-from bench.cases import BATCHED, CASES, LINEAR, RECURRENT, RELU, Case, Target  # noqa: E402
+from bench import evidence, law_check, one_thread, peer_lstm, peer_numpy, peers, system  # noqa: E402
+from bench.cases import BATCHED, CASES, LINEAR, LSTM, NORMED, RECURRENT, RELU, Case, Target  # noqa: E402
 
 LAW_CHAIN = Chain(activation="linear", width=64, depth=20, gain=1.0)
 
@@ -72,15 +72,21 @@ def test_level_is_shared_out():
 
 def test_cases_are_those_promised():
     shapes = {(case.kind, case.width) for case in CASES}
-    assert shapes == {(kind, n) for kind in (LINEAR, RELU) for n in (64, 256, 1024)} | {(RECURRENT, 256)}
+    assert shapes == {(kind, n) for kind in (LINEAR, RELU) for n in (64, 256, 1024)} | {
+        (RECURRENT, 256),
+        (LSTM, 256),
+        (NORMED, 400),
+    }
     wanted = {(case.key, target.against): target.times for case in CASES for target in case.targets}
     assert wanted[("linear_256", "torch|jax")] == 7 and wanted[("linear_256", "numpy")] == 11
     assert wanted[("linear_64", "torch|jax")] == wanted[("linear_1024", "torch|jax")] == 6
     assert {wanted[(f"relu_{n}", "")] for n in (64, 256, 1024)} == {4.5}
     assert wanted[("recurrent_256", BATCHED)] == 10 and wanted[("recurrent_256", "numpy loop")] == 1.2
+    assert wanted[("lstm_256", "torch")] == 3 and wanted[("batch_400", "torch autograd")] == 2
+    assert {case.key: case.floor for case in CASES if case.floor} == {"linear_256": 3, "batch_400": 1.5}
     for case in CASES:
         law = find(case.chain)
-        assert (law is None) == (case.kind == RECURRENT)
+        assert (law is None) == (case.kind in (RECURRENT, LSTM, NORMED))
         assert case.scale == pytest.approx(case.chain.gains[0] / case.width**0.5)
 
 
@@ -95,6 +101,15 @@ def test_numpy_variants_draw_the_same_law(kind):
         sample = at_input(work)
         alive, ours = sample[np.isfinite(sample)], reference[np.isfinite(reference)]
         assert not law_check.failures(law_check.against_each_other(name, alive, ours)), name
+
+
+def test_lstm_of_numpy_draws_the_same_law():
+    case = Case(LSTM, 16, 4, (2,), (), {})
+    work = peers.ours_on(case, 1000)
+    assert work.weights == 1000 * case.weights == 1000 * 2 * 4 * 4 * 16**2
+    for name, make in peer_lstm.numpy_variants(case).items():
+        assert make(1000).weights == work.weights
+        assert not law_check.failures(law_check.against_each_other(name, at_input(make(1000)), at_input(work))), name
 
 
 def at_input(work: Work):

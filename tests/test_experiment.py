@@ -145,6 +145,36 @@ def test_json_is_resolved_and_keeps_the_order_of_axes() -> None:
     assert document["run"]["streams"] == "independent"
 
 
+def test_quantities_are_by_default_those_that_some_cell_has() -> None:
+    plain = ("log_grad_norm", "log_activation_norm", "log_weight_grad_norm", "log_grad_max")
+    assert Experiment().quantities == plain
+    mixed = Experiment([{"probes": [1, 2], "width": 4}, {"kind": ["lstm", "gru"]}])
+    assert mixed.quantities == (*plain, "log_cell_grad_norm", "lyapunov")
+    assert [mixed.quantities_of(chain)[4:] for chain in mixed.cells] == [(), ("lyapunov",), ("log_cell_grad_norm",), ()]
+    assert Experiment.from_json(mixed.to_json()) == mixed
+    few = Experiment({"probes": [1, 2], "width": 4}, quantities=["lyapunov", "log_grad_norm"])
+    assert [few.quantities_of(chain) for chain in few.cells] == [("log_grad_norm",), ("log_grad_norm", "lyapunov")]
+
+
+def test_an_experiment_without_later_fields_keeps_its_hash() -> None:
+    """As it was before skip, norm, gates and the others existed."""
+    table = {"activation": ["relu", "tanh"], "kind": ["feedforward", "recurrent"], "width": 8}
+    assert Experiment(table).hash == "0ac03110fb4b8f2b4d2cbf606682fa505a526d17cd05030cd3fa7207abf51be7"
+
+
+def test_json_of_a_grid_of_architectures_gives_it_back() -> None:
+    tables = [
+        {"kind": ["feedforward", "recurrent"], "norm": ["none", "batch", "layer"], "skip": [0, "inv-depth"]},
+        {"kind": ["recurrent", "lstm", "gru"], "clip": [0, 1]},
+        {"norm": ["batch", "rms"], "norm_position": ["before", "after"], "dropout": 0.5},
+    ]
+    experiment = Experiment(tables)
+    again = Experiment.from_json(experiment.to_json())
+    assert again == experiment
+    assert again.cells == experiment.cells
+    assert again.hash == experiment.hash
+
+
 def test_the_hash_covers_what_determines_the_numbers_and_nothing_else() -> None:
     base = Experiment(chain={"width": [3, 4]})
     same = [
@@ -209,7 +239,11 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("[run]\nquantities = []", ["quantities = []"]),
     ("[run]\nquantities = ['log_grad_max']", ["quantities", "log_grad_norm among them"]),
     ("[run]\nquantities = ['log_grad_norm', 'log_grad_norm']", ["quantities", "each once"]),
-    ("[run]\nquantities = ['log_grad_norm', 'lyapunov']", ["lyapunov", "not supported"]),
+    ("[run]\nquantities = ['log_grad_norm', 'lyapunov']", ["run", "no cell has lyapunov", "probes > 1"]),
+    ("[run]\nquantities = ['log_grad_norm', 'log_cell_grad_norm']", ["no cell has log_cell_grad_norm", '"lstm"']),
+    ("[run]\nquantities = ['log_grad_norm', 'loss']", ['"loss"', "lyapunov"]),
+    ("[chain]\nskip = [0, 1]\ncarry = 0.5", ["at skip = 0", "carry = 0.5 without skip"]),
+    ("[chain]\nnorm = ['none', 'batch']\nprobes = 2", ["probes = 2", 'norm = "batch"']),
     ("[run]\nquantities = [['log_grad_norm'], {}]", ["quantities"]),
     ("[[run]]", ["run", "one table"]),
     ("chain = 3", ["chain = 3", "[[chain]]"]),
@@ -217,7 +251,6 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("chain = [3]", ["3", "table"]),
     ("[chain]\nwidth = []", ["width = []", "empty axis"]),
     ("[chain]\ngain = nan", ["gain = nan"]),
-    ("[chain]\nskip = 1", ["skip", "not supported by any kernel yet"]),
     ("[chain]\nwidth = 1979-05-27", ["width", "integer"]),
     ("[chain]\nprofile = [3, 4]\nwidth = 3", ["profile", "width = 3"]),
     ("[chain]\nprofile = [3, 4]\nkind = 'recurrent'", ["profile", "feedforward"]),

@@ -75,6 +75,8 @@ def test_a_given_block_is_rounded_up_to_whole_leaves() -> None:
         ({"width": 10, "depth": 7}, 700),
         ({"kind": "recurrent", "width": 10, "depth": 7}, 100),
         ({"profile": [3, 4, 5]}, 32),
+        ({"kind": "lstm", "width": 10, "depth": 7}, 400),
+        ({"kind": "gru", "width": 10, "depth": 7}, 300),
     ],
 )
 def test_weights_per_chain(chain: dict[str, Any], weights: int) -> None:
@@ -91,6 +93,15 @@ def test_time_grows_with_what_is_drawn() -> None:
     assert nanoseconds(init="identity") < nanoseconds() / 10
     assert nanoseconds(activation="tanh") > nanoseconds()
     assert nanoseconds("float64") == pytest.approx(3 * nanoseconds())
+    # One draw of the weights serves a batch.
+    assert 5 * nanoseconds() < nanoseconds(batch=64) < 64 / 5 * nanoseconds()
+    assert nanoseconds(batch=64, norm="batch") > nanoseconds(batch=64)
+    assert nanoseconds(kind="recurrent", batch=64) > 30 * nanoseconds(kind="recurrent")
+    assert nanoseconds(kind="lstm", gain=1.0) > 4 * nanoseconds(kind="recurrent")
+    assert nanoseconds(kind="gru") < nanoseconds(kind="lstm")
+    assert nanoseconds() < nanoseconds(probes=2) < nanoseconds(probes=16) < nanoseconds(batch=16, probes=1) * 5
+    assert nanoseconds(dropout=0.5) > nanoseconds()
+    assert nanoseconds(activation="gelu") == nanoseconds(activation="tanh")
 
 
 def test_sizes_follow_what_is_recorded() -> None:
@@ -98,6 +109,8 @@ def test_sizes_follow_what_is_recorded() -> None:
     assert full.cells[0].bytes_result == 4 * (10 + 10 + 9 + 10)
     tied = plan(Experiment(chain={"kind": "recurrent", "width": 8, "depth": 9}))
     assert tied.cells[0].bytes_result == 4 * (10 + 10 + 1 + 10)
+    lstm = plan(Experiment(chain={"kind": "lstm", "width": 8, "depth": 9, "probes": 3}))
+    assert lstm.cells[0].bytes_result == 4 * (10 + 10 + 1 + 10 + 10 + 3)
     assert full.bytes_file > 10_000 * full.cells[0].bytes_result
     brief = {"chain": {"width": 8, "depth": 9}, "record": "summary", "keep": 64}
     few, many = (plan(Experiment(**brief, chains=chains), available=PLENTY) for chains in (10**5, 10**9))
@@ -113,10 +126,10 @@ def test_memory_in_summary_mode_hardly_depends_on_the_number_of_chains() -> None
 @pytest.mark.parametrize(
     ("chain", "size"),
     [
-        ({"width": 2_000_000_000}, "551 GiB"),
+        ({"width": 2_000_000_000}, "581 GiB"),
         ({"kind": "recurrent", "width": [8, 200_000], "init": "orthogonal"}, "447 GiB"),
         ({"kind": "recurrent", "width": 200_000}, "447 GiB"),
-        ({"profile": [1, 2_000_000_000]}, "186 GiB"),
+        ({"profile": [1, 2_000_000_000]}, "216 GiB"),
         ({"depth": 2**24 - 1, "width": 64}, "111 GiB"),
     ],
 )
@@ -139,6 +152,10 @@ def test_a_run_larger_than_the_memory_is_refused_with_both_sizes(chain: dict[str
         {"profile": [3, 500, 20]},
         {"kind": "recurrent", "width": 33, "depth": 40},
         {"kind": "recurrent", "width": 5, "depth": 6, "init": "identity"},
+        {"width": 70, "depth": 6, "batch": 9, "norm": "batch", "skip": 1.0},
+        {"kind": "recurrent", "width": 33, "depth": 6, "probes": 5, "norm": "layer"},
+        {"kind": "lstm", "width": 33, "depth": 6, "batch": 3},
+        {"kind": "gru", "width": 33, "depth": 6, "probes": 3},
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -146,14 +163,17 @@ def test_a_run_larger_than_the_memory_is_refused_with_both_sizes(chain: dict[str
 def test_the_memory_of_a_thread_is_what_the_kernel_takes(
     chain: dict[str, Any], dtype: str, quantities: list[str]
 ) -> None:
-    from gradsim.kernels import layout
+    from gradsim.kernels import gated_layout, layout
 
     experiment = Experiment(chain=chain, dtype=dtype, quantities=quantities)
-    taken = layout.make_memory(experiment.cells[0], experiment.quantities, dtype)
-    arrays = [getattr(taken, name) for name in ("rows", "slopes", "states", "squares", "active", "layers")]
-    aligning = 4 * layout.CACHE_LINE
+    gated = experiment.cells[0].gates > 1
+    make = gated_layout.make_gated_memory if gated else layout.make_memory
+    taken = make(experiment.cells[0], experiment.quantities, dtype)
+    fixed = {"spec", "progress", "key"}
+    sizes = [array.nbytes for name, array in taken._asdict().items() if name not in fixed]
     planned = plan(experiment, available=PLENTY).cells[0].bytes_memory
-    assert planned == sum(array.nbytes for array in arrays) + aligning
+    # Most arrays are moved to begin at a cache line.
+    assert sum(sizes) <= planned <= sum(sizes) + layout.CACHE_LINE * len(sizes)
 
 
 def test_a_narrow_deep_chain_needs_padded_rows() -> None:

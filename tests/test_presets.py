@@ -77,3 +77,17 @@ def test_presets_of_a_wheel_are_found_inside_the_package(tmp_path: Path, monkeyp
     (package / "_data" / "presets").mkdir(parents=True)
     (package / "_data" / "presets" / "inner.toml").write_text('title = "t"')
     assert [(preset.name, preset.title) for preset in list_presets()] == [("inner", "t")]
+
+
+def test_architectures_has_every_kind_norm_and_skip() -> None:
+    experiment = Experiment.from_toml(preset_path("architectures"))
+    found = {(chain.kind, chain.activation, chain.norm, chain.skip) for chain in experiment.cells}
+    plain = {
+        (kind, activation, norm, skip)
+        for kind in ("feedforward", "recurrent")
+        for activation in ("relu", "tanh")
+        for norm in ("none", "batch", "layer", "rms")
+        for skip in (0.0, "rsqrt-depth")
+    }
+    assert found == plain | {("lstm", "", "none", 0.0), ("gru", "", "none", 0.0)}
+    assert 10 < plan(experiment, 2).seconds < 90

@@ -83,6 +83,9 @@ class TestRun:
                 np.testing.assert_array_equal(cell.log_grad_norm, whole["log_grad_norm"])
             assert results.provenance["threads"] == 2
             assert results.provenance["wall_seconds"] >= 0
+            seconds = results.provenance["cell_seconds"]
+            assert len(seconds) == 2
+            assert 0 <= sum(seconds) <= results.provenance["wall_seconds"] + 0.01
         assert os.listdir(tmp_path) == ["out.h5"]
         assert backend.threads_seen == [2]
 

@@ -8,7 +8,6 @@ import pytest
 import gradsim
 from gradsim import Chain, Experiment
 from gradsim.kernels.reference import simulate_chain
-from gradsim.vocabulary import QUANTITIES
 
 RELU = Chain(width=2, depth=8)
 TANH = Chain(kind="recurrent", activation="tanh", width=6, depth=5, gain=1.2, bias=0.1, input_noise=0.2)
@@ -25,12 +24,12 @@ class TestSimulate:
         cell = gradsim.simulate(chain, chains=70, seed=12, dtype="float64", streams=streams, threads=2)
         for index in (0, 1, 63, 64, 69):
             exact = simulate_chain(chain, 12, index, streams=streams)
-            for name in QUANTITIES:
+            for name in cell.quantities:
                 np.testing.assert_allclose(cell[name][index], exact[name], rtol=1e-6, atol=1e-6)
 
     def test_threads_change_no_bit(self):
         one, three = (gradsim.simulate(TANH, chains=300, threads=threads) for threads in (1, 3))
-        for name in QUANTITIES:
+        for name in TANH.quantities:
             assert_same(one[name], three[name])
             assert_same(one.summary[f"{name}_var"], three.summary[f"{name}_var"])
 
@@ -80,7 +79,7 @@ class TestFiles:
         with self.run(tmp_path / "a.h5") as results:
             for cell in results:
                 alone = gradsim.simulate(cell.chain, chains=300, seed=5)
-                for name in QUANTITIES:
+                for name in cell.quantities:
                     assert_same(cell[name], alone[name])
                     assert_same(cell.summary[f"{name}_mean"], alone.summary[f"{name}_mean"])
 

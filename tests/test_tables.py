@@ -29,6 +29,18 @@ from gradsim.tables import NARROWEST, WIDTH, Column, chain_in_words, counted, nu
             {"kind": "recurrent", "input_noise": 0.1, "input_scale": 2, "output_gradient": "ones"},
             "recurrent relu n=256 T=50 he input_scale=2 input_noise=0.1 g_L=ones",
         ),
+        ({"skip": "rsqrt-depth", "width": 8}, "relu n=8 L=50 he skip=rsqrt-depth"),
+        (
+            {"skip": 0.5, "carry": 0, "norm": "rms", "norm_position": "pre", "norm_eps": 1e-5, "dropout": 0.1},
+            "relu n=256 L=50 he skip=0.5 carry=0 rms-norm pre eps=1e-05 dropout=0.1",
+        ),
+        ({"norm": "batch", "clip": 2}, "relu n=256 L=50 he batch-norm batch=64 clip=2"),
+        ({"batch": 4, "clip_value": 0.5}, "relu n=256 L=50 he batch=4 clip_value=0.5"),
+        (
+            {"kind": "lstm", "gain": 1, "forget_bias": 1, "probes": 3},
+            "lstm n=256 T=50 gain=1 forget_bias=1 probes=3",
+        ),
+        ({"kind": "gru", "gain": "torch", "bias": 0, "width": 8}, "gru uniform n=8 T=50 torch"),
     ],
 )
 def test_chain_in_words(fields, words):
@@ -164,9 +176,10 @@ def test_comparison_table_of_a_cell_without_a_law():
     document = {
         "verdict": "no exact law",
         "alpha": 0.05,
-        "cells": [{"cell": 0, "chain": Chain().fields(), "chains": 64, "alive": 64, "tests": []}],
+        "cells": [{"cell": 0, "chain": Chain().fields(), "chains": 64, "alive": 64, "rate": -0.25, "tests": []}],
     }
-    assert "no law" in comparison_table(document)
+    line = comparison_table(document).splitlines()[2]
+    assert line.split()[-8:] == ["none", "rate", "-", "-0.2500", "-", "-", "no", "law"]
 
 
 def test_comparison_table_colours_verdicts_only():
@@ -222,8 +235,10 @@ def test_info_text():
                 "chains_done": 4096,
                 "log_grad_norm_mean": None,
                 "log_grad_norm_var": None,
+                "rate": -0.0123,
                 "dead": 4096,
                 "nonfinite": 0,
+                "seconds": 1.5,
             }
         ],
     }
@@ -233,6 +248,7 @@ def test_info_text():
     assert "12,345 bytes, complete" in text
     assert "title" not in text
     assert "2 threads, 1.2 s" in text
+    assert text.splitlines()[-1].split()[-4:] == ["-0.0123", "4,096", "0", "1.50"]
 
 
 def test_bench_table():

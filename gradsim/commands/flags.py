@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from gradsim.fields import Field, Value, check_keys
-from gradsim.vocabulary import CHAIN_FIELDS, DEFAULTS, HEAD_FIELDS, LATER_FIELDS, RUN_FIELDS, SETTING_DEFAULTS
+from gradsim.fields import Field, Value
+from gradsim.vocabulary import CHAIN_FIELDS, DEFAULTS, HEAD_FIELDS, OTHER_DEFAULTS, RUN_FIELDS, SETTING_DEFAULTS
 
 __all__ = ["SectionedCommand", "chain_flags", "experiment_flags", "take_overrides"]
 
@@ -57,10 +57,7 @@ class SectionedCommand(click.Command):
 
 
 def experiment_flags(function: Function) -> Function:
-    """Add a flag for every chain field and every setting; `take_overrides` reads them.
-
-    Fields that no kernel supports yet are flags too, left out of the help, so that they are refused by name.
-    """
+    """Add a flag for every chain field and every setting; `take_overrides` reads them."""
     return _add_flags(function, settings_shown=True)
 
 
@@ -70,15 +67,8 @@ def chain_flags(function: Function) -> Function:
 
 
 def take_overrides(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the field flags out of a command's parameters; the texts of those that were given, by field.
-
-    Raises
-    ------
-    ExperimentError
-        For a field that no kernel supports yet.
-    """
+    """Take the field flags out of a command's parameters; the texts of those that were given, by field."""
     given = {name: texts for name in _names() if (texts := values.pop(name))}
-    check_keys({name: given[name][-1] for name in given if name in LATER_FIELDS}, CHAIN_FIELDS, LATER_FIELDS)
     return {name: _texts(name, texts) for name, texts in given.items()}
 
 
@@ -89,11 +79,9 @@ def starts_from_defaults(overrides: Mapping[str, Any]) -> bool:
 
 def _add_flags(function: Function, settings_shown: bool) -> Function:
     """Decorate with every flag, the last to be listed first."""
-    for name in reversed(LATER_FIELDS):
-        function = _option(name, _CHAIN, hidden=True)(function)
     for section, fields, shown in ((_RUN, _HEAD_FLAGS | RUN_FIELDS, settings_shown), (_CHAIN, CHAIN_FIELDS, True)):
         for field in reversed(fields.values()):
-            function = _option(field.name, section, field, hidden=not shown)(function)
+            function = _option(field, section, hidden=not shown)(function)
     return function
 
 
@@ -102,7 +90,7 @@ def _is_shown(parameter: click.Parameter) -> bool:
 
 
 def _names() -> Iterable[str]:
-    return [*CHAIN_FIELDS, *LATER_FIELDS, *_HEAD_FLAGS, *RUN_FIELDS]
+    return [*CHAIN_FIELDS, *_HEAD_FLAGS, *RUN_FIELDS]
 
 
 def _texts(name: str, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -114,7 +102,10 @@ def _help_of(field: Field) -> str:
     """What a field is, may be, and is where it is not given."""
     default = (DEFAULTS | SETTING_DEFAULTS).get(field.name)
     text = f"{field.meaning}; {field.allowed}"
-    return text if default is None else f"{text} [default: {_default_text(field, default)}]"
+    if default is None:
+        return text
+    other = f"; {OTHER_DEFAULTS[field.name]}" if field.name in OTHER_DEFAULTS else ""
+    return f"{text} [default: {_default_text(field, default)}{other}]"
 
 
 def _default_text(field: Field, default: Value) -> str:
@@ -124,20 +115,15 @@ def _default_text(field: Field, default: Value) -> str:
     return default if isinstance(default, str) else f"{default:g}"
 
 
-def _option(
-    name: str, section: str, field: Field | None = None, hidden: bool = False
-) -> Callable[[Function], Function]:
-    metavar = _METAVARS.get(field.form, "TEXT") if field is not None else "TEXT"
-    text = _help_of(field) if field is not None else None
-
+def _option(field: Field, section: str, hidden: bool) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         decorated = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
+            f"--{field.name.replace('_', '-')}",
+            field.name,
             cls=FieldOption,
             multiple=True,
-            metavar=metavar,
-            help=text,
+            metavar=_METAVARS.get(field.form, "TEXT"),
+            help=_help_of(field),
             hidden=hidden,
         )(function)
         decorated.__click_params__[-1].section = section  # type: ignore[attr-defined]

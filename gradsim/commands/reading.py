@@ -67,7 +67,7 @@ def _info(results: Results) -> dict[str, Any]:
         **{name: attributes[name] for name in ("format_version", "stream_version", "gradsim_version")},
         **{name: attributes[name] for name in ("created", "content_sha256")},
         "provenance": results.provenance,
-        "cells": [_cell_info(index, cell) for index, cell in enumerate(results)],
+        "cells": [_cell_info(cell, seconds) for cell, seconds in zip(results, _cell_seconds(results), strict=True)],
     }
 
 
@@ -88,7 +88,7 @@ def _unfinished_info(unfinished: Unfinished) -> dict[str, Any]:
                 "chain": chain.fields(),
                 "chains": experiment.chains,
                 "chains_done": done,
-                **dict.fromkeys(("log_grad_norm_mean", "log_grad_norm_var", "dead", "nonfinite")),
+                **dict.fromkeys(("log_grad_norm_mean", "log_grad_norm_var", "rate", "dead", "nonfinite", "seconds")),
             }
             for index, (chain, done) in cells
         ],
@@ -101,15 +101,27 @@ def _settings(experiment: Experiment) -> dict[str, Any]:
     return settings | {"quantities": list(experiment.quantities), "experiment_hash": experiment.hash}
 
 
-def _cell_info(index: int, cell: Cell) -> dict[str, Any]:
+def _cell_seconds(results: Results) -> list[float | None]:
+    """What each cell took, where that was noted; the provenance is whatever a file says."""
+    noted = results.provenance.get("cell_seconds")
+    if not isinstance(noted, list) or len(noted) != len(results):
+        return [None] * len(results)
+    return [float(value) if isinstance(value, int | float) else None for value in noted]
+
+
+def _cell_info(cell: Cell, seconds: float | None) -> dict[str, Any]:
+    from gradsim.growth import growth_rate
+
     summary = cell.summary
     return {
-        "cell": index,
+        "cell": cell.index,
         "chain": cell.chain.fields(),
         "chains": cell.chains,
         "chains_done": cell.chains_done,
         "log_grad_norm_mean": summary["log_grad_norm_mean"][0],
         "log_grad_norm_var": summary["log_grad_norm_var"][0],
+        "rate": growth_rate(cell),
         "dead": summary["dead"][0],
         "nonfinite": summary["nonfinite"][0],
+        "seconds": seconds,
     }

@@ -53,7 +53,7 @@ def _comparison_rows(cell: Document) -> list[Row]:
             same, law = law, _law(test["validity"])
             rows.append([*head, "" if law == same else law, *_test(test)])
             head = ["", ""]
-    return rows or [[*head, "none", *[""] * 5, "no law"]]
+    return rows or [[*head, "none", "rate", "-", number(cell["rate"]), "-", "-", "no law"]]
 
 
 def _test(test: Document) -> list[str]:
@@ -164,8 +164,10 @@ _INFO = (
     Column("done", right=True),
     Column("mean ln|g0|", right=True),
     Column("sd", right=True, minor=True),
+    Column("rate", right=True),
     Column("dead", right=True),
-    Column("nonfinite", right=True),
+    Column("nonfinite", right=True, minor=True),
+    Column("seconds", right=True, minor=True),
 )
 
 
@@ -238,8 +240,10 @@ def _cell(cell: Document) -> Row:
         f"{cell['chains_done']:,}",
         number(cell["log_grad_norm_mean"], 3),
         number(None if var is None else math.sqrt(var), 3),
+        number(cell["rate"]),
         _count(cell["dead"]),
         _count(cell["nonfinite"]),
+        number(cell["seconds"], 2),
     ]
 
 

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import dense, keys, layout
+from . import keys
+from .blas_threads import one_blas_thread
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
 
 # Weights one call works through before it looks at the stop event: about a fifth of a second.
 CALL_BUDGET = 200_000_000
+
+
+def _kernel_of(chain: Chain) -> tuple[Any, Any, dict[str, int]]:
+    """The kernel of a kind of chain, what makes its memory, and the rows of its result by quantity.
+
+    Imported here: whoever simulates no gated chain neither loads nor compiles their kernel.
+    """
+    if chain.gates > 1:
+        from . import gated, gated_layout
+
+        return gated.advance_gated, gated_layout.make_gated_memory, gated_layout.GATED_ROWS
+    from . import dense, layout
+
+    return dense.advance, layout.make_memory, layout.QUANTITY_ROWS
 
 
 class DenseEngine:
@@ -40,6 +56,8 @@ class DenseEngine:
         self._chain = chain
         self._dtype = dtype
         self._quantities = quantities
+        # Memory of pieces that were completed, for the next ones: making it again costs as much as a small chain.
+        self._free: list[Any] = []
         self._key = np.array(keys.cell_key(seed, chain.canonical(), streams), dtype=np.uint32)
 
     def _columns(self) -> dict[str, int]:
@@ -69,9 +87,16 @@ class DenseEngine:
         dict of ndarray, or None
             Each quantity as a (count, layers) float32 array; None if `stop` was set.
         """
-        memory = layout.make_memory(self._chain, self._quantities, self._dtype)
-        out = np.empty((len(layout.QUANTITY_ROWS), count, self._chain.depth + 1), np.float32)
-        while not dense.advance(memory, self._key, first, count, out, budget):
-            if stop is not None and stop.is_set():
-                return None
-        return {name: out[layout.QUANTITY_ROWS[name], :, :columns] for name, columns in self._columns().items()}
+        advance, make_memory, rows = _kernel_of(self._chain)
+        memory = self._free.pop() if self._free else make_memory(self._chain, self._quantities, self._dtype)
+        memory.progress.chain = 0
+        out = np.empty((len(rows), count, self._chain.depth + 1), np.float32)
+        spectra = np.empty((count, self._chain.probes), np.float32)
+        products = self._chain.columns > 1 or self._chain.gates > 1
+        with one_blas_thread() if products else nullcontext():
+            while not advance(memory, self._key, first, count, out, spectra, budget):
+                if stop is not None and stop.is_set():
+                    return None
+        self._free.append(memory)
+        found = {name: out[rows[name], :, :columns] for name, columns in self._columns().items() if name in rows}
+        return found | ({"lyapunov": spectra} if "lyapunov" in self._quantities else {})

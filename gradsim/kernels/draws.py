@@ -120,20 +120,25 @@ def make_backward(draw4):
 
 
 def make_rows(draw4):
-    """Row groups first .. last of a matrix that is kept; rows beyond it are drawn into `spare`."""
+    """Row groups first .. last of a matrix of so many rows, into `matrix`; rows beyond it are drawn into `spare`.
 
-    def rows(key, signs, first, last, matrix, spare, columns, q):
+    Group i has its four rows at i - offset and every `stride` further on: a matrix that is kept has offset 0 and stride
+    q, a slab of it another.
+    """
+
+    def rows(key, signs, first, last, matrix, offset, stride, rows, spare, columns):
         prefer_wide_vectors()
         keep_out_of_line()
         k0, k1, k2, k3 = key[0], key[1], key[2], key[3]
         k4 = rng.parity(k0, k1, k2, k3)
         one = spare.dtype.type(1)
-        n = len(matrix)
+        q = (rows + 3) // 4
         for i in range(first, last):
-            r0 = matrix[i]
-            r1 = matrix[i + q] if i + q < n else spare
-            r2 = matrix[i + 2 * q] if i + 2 * q < n else spare
-            r3 = matrix[i + 3 * q] if i + 3 * q < n else spare
+            at = i - offset
+            r0 = matrix[at]
+            r1 = matrix[at + stride] if i + q < rows else spare
+            r2 = matrix[at + 2 * stride] if i + 2 * q < rows else spare
+            r3 = matrix[at + 3 * stride] if i + 3 * q < rows else spare
             for j in range(columns):
                 w0, w1, w2, w3 = rng.threefry13(k0, k1, k2, k3, k4, u32(j), u32(i))
                 r0[j], r1[j], r2[j], r3[j] = draw4(w0, w1, w2, w3, one, signs)
@@ -191,3 +196,21 @@ def fill_gaussian(key, column, x, rows):
 def fill_uniform(key, column, x, rows):
     """x[:rows] = uniforms of variance 1."""
     _fill_bounded(key, False, np.int64(column), x, rows)
+
+
+@kernel
+def _scatter(source, target, n, columns, column):
+    keep_out_of_line()
+    for i in range(n):
+        target[i * columns + column] = source[i]
+
+
+@part
+def fill_columns(key, first, columns, x, n, scratch):
+    """The n x `columns` block x: column b is column first + b of what this key draws, standard normals."""
+    if columns == 1:
+        fill_gaussian(key, first, x, n)
+    else:
+        for b in range(columns):
+            fill_gaussian(key, first + b, scratch, n)
+            _scatter(scratch, x, n, columns, b)

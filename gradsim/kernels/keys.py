@@ -11,7 +11,7 @@ import hashlib
 STREAM_VERSION = 1
 
 # What a layer's stream is for; part of the counter from which the layer key is derived.
-WEIGHT, BIAS, INPUT, OUTPUT, NOISE = range(5)
+WEIGHT, BIAS, INPUT, OUTPUT, NOISE, DROPOUT = range(6)
 
 
 def cell_key(seed: int, canonical: str, streams: str = "independent") -> tuple[int, int, int, int]:

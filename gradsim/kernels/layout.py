@@ -28,6 +28,10 @@ INIT_CODES = {
     "orthogonal": ORTHOGONAL,
     "identity": IDENTITY,
 }
+NO_NORM, BATCH_NORM, LAYER_NORM, RMS_NORM = range(4)
+NORM_CODES = {"none": NO_NORM, "batch": BATCH_NORM, "layer": LAYER_NORM, "rms": RMS_NORM}
+NOWHERE, BEFORE, AFTER, PRE, POST = range(5)
+POSITION_CODES = {"before": BEFORE, "after": AFTER, "pre": PRE, "post": POST}
 RANDOM, ONES, LOSS = range(3)
 OUTPUT_CODES = {"random": RANDOM, "ones": ONES, "loss": LOSS}
 
@@ -37,8 +41,9 @@ GRAD, ACTIVATION, WEIGHT_GRAD, GRAD_MAX = range(4)
 
 START, DRAW, FORWARD, TURN, BACKWARD, CLOSE = range(6)
 
-# Working vectors, rows of one array; from STEPS on, the steps a tied weight gradient still has to be given.
-H, Z, G, D, SCRATCH = range(VECTORS)
+# Working vectors, rows of one array: a branch's input and output and the gradient kept for its carry, where they are no
+# others; from STEPS on, the steps a tied weight gradient still has to be given.
+H, Z, G, D, SCRATCH, SPARE_ROW, BRANCH_INPUT, BRANCH, CARRIED = range(VECTORS)
 STEPS = VECTORS
 
 # Working matrices of a tied chain.
@@ -51,7 +56,16 @@ SPEC = np.dtype(
         ("wants_maximum", np.int64),
         ("wants_weight", np.int64),
         ("tied_gradient", np.int64),  # the wanted weight gradient is a total over time steps
+        ("keeps_inputs", np.int64),  # a weight gradient needs the input of every branch
         ("unmixed", np.int64),  # units never meet, and one may fall behind another and catch up again
+        ("batch", np.int64),  # columns of the forward pass
+        ("columns", np.int64),  # columns of the backward pass: those, or the probes
+        ("probes", np.int64),
+        ("skip", np.int64),  # h_l has a second branch
+        ("norm", np.int64),
+        ("norm_position", np.int64),
+        ("drops", np.int64),
+        ("threshold", np.int64),  # a unit whose word is below it is dropped
         ("init", np.int64),
         ("activation", np.int64),
         ("output", np.int64),
@@ -62,20 +76,29 @@ SPEC = np.dtype(
         ("input_mantissa", np.float64),
         ("slope", np.float64),
         ("noise", np.float64),
+        ("carry", np.float64),  # factor of h_{l-1}: mantissa and exponent, and that of the branch
+        ("carry_exponent", np.int64),
+        ("branch", np.float64),
+        ("branch_exponent", np.int64),
+        ("norm_eps", np.float64),
+        ("kept", np.float64),  # what a unit that is not dropped is multiplied by
+        ("log_clip", np.float64),  # infinite where nothing is clipped
+        ("log_clip_value", np.float64),
     ],
     align=True,
 )
-# One entry a layer, 0 .. L; scale = mantissa 2^exponent multiplies W_l. The last three are written by
-# the passes: the exponents of h_l and of phi' g_l as held, and ln ||h_l||.
+# One entry a layer, 0 .. L; scale = mantissa 2^exponent multiplies W_l. The others are written by the passes: exponent
+# and logarithm of the norm of the branch's input, exponents of d_l as held and of the norm's sigma.
 LAYER = np.dtype(
     [
         ("width", np.int64),
         ("exponent", np.int64),
         ("mantissa", np.float64),
         ("bias", np.float64),
-        ("state_exponent", np.int64),
-        ("log_state", np.float64),
+        ("input_exponent", np.int64),
+        ("log_input", np.float64),
         ("step_exponent", np.int64),
+        ("norm_exponent", np.int64),
     ],
     align=True,
 )
@@ -88,7 +111,10 @@ PROGRESS = np.dtype(
         ("unit", np.int64),  # work units of this layer's pass that are done
         ("units", np.int64),  # how many it has
         ("h_exponent", np.int64),
+        ("log_h", np.float64),  # ln ||h||
         ("g_exponent", np.int64),
+        ("carried_exponent", np.int64),
+        ("rank", np.int64),  # of as many probes as this, directions can be independent in the law
         ("outer_exponent", np.int64),
         ("pending", np.int64),  # steps not yet added to a tied weight gradient
         ("g_offset", np.float64),  # ln of the factor between g as held and g
@@ -107,8 +133,16 @@ class Memory(NamedTuple):
     progress: Any  # a record of PROGRESS
     rows: NDArray[np.floating]  # (STEPS + OUTER_ROWS, N) real
     slopes: NDArray[np.floating]  # (L, N) real: phi'(z_l); one row where phi is linear
-    states: NDArray[np.floating]  # (L + 1, N) real: h_l, for a tied weight gradient; else one row
+    states: NDArray[
+        np.floating
+    ]  # (L, N) real: inputs of the branches, where a weight gradient needs them; else one row
     squares: NDArray[np.floating]  # (3, n, whole lanes of n) real for matrices that are kept; else (3, 1, LANES)
+    slab: NDArray[np.floating]  # (4 K, whole lanes) real: weights drawn for several columns
+    norms: NDArray[np.floating]  # (L, N) real: what norms gave; else one row
+    grams: NDArray[np.floating]  # (2, B B) real
+    inverse: NDArray[np.float64]  # (L, groups): 1 / sigma of norms
+    moments: NDArray[np.float64]  # (2, groups)
+    logs: NDArray[np.float64]  # (2, k): growth of the probes, and lengths to work with
     active: NDArray[np.int64]  # (N,)
     key: NDArray[np.uint32]  # (4,): the stream of the layer at hand
 
@@ -139,7 +173,19 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     spec.wants_maximum = "log_grad_max" in quantities
     spec.wants_weight = wants_weight
     spec.tied_gradient = keeps_gradient(chain, quantities)
-    spec.unmixed = chain.init == "identity" and chain.activation in ("leaky_relu", "tanh")
+    spec.keeps_inputs = wants_weight and (chain.tied or chain.batch > 1)
+    bends = chain.activation not in ("linear", "relu")
+    spec.unmixed = chain.init == "identity" and bends and chain.norm == "none" and chain.probes == 1
+    spec.batch, spec.columns, spec.probes = chain.batch, chain.columns, chain.probes
+    spec.skip = chain.skip_factor != 0
+    spec.carry, spec.carry_exponent = math.frexp(chain.carry)
+    spec.branch, spec.branch_exponent = math.frexp(chain.skip_factor if spec.skip else 1.0)
+    spec.norm, spec.norm_eps = NORM_CODES[chain.norm], chain.norm_eps
+    spec.norm_position = POSITION_CODES[chain.norm_position] if spec.norm else NOWHERE
+    spec.drops, spec.threshold = chain.dropout > 0, math.floor(chain.dropout * 2.0**32)
+    spec.kept = 1.0 / (1.0 - chain.dropout)
+    spec.log_clip = math.log(chain.clip) if chain.clip > 0 else math.inf
+    spec.log_clip_value = math.log(chain.clip_value) if chain.clip_value > 0 else math.inf
     spec.init = INIT_CODES[chain.init]
     spec.activation = ACTIVATION_CODES[chain.activation]
     spec.output = OUTPUT_CODES[chain.output_gradient]
@@ -149,6 +195,7 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
         or "log_activation_norm" in quantities
         or spec.activation != LINEAR
         or chain.output_gradient == "loss"
+        or chain.norm != "none"
     )
     spec.bias_is_uniform = chain.bias_law == "uniform"
     spec.input_mantissa, spec.input_exponent = math.frexp(chain.input_scale)
@@ -184,6 +231,12 @@ def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory
         slopes=aligned(of.slopes, real),
         states=aligned(of.states, real),
         squares=aligned(of.squares, real),
+        slab=aligned(of.slab, real),
+        norms=aligned(of.norms, real),
+        grams=aligned(of.grams, real),
+        inverse=np.zeros(of.inverse),
+        moments=np.zeros(of.moments),
+        logs=np.zeros(of.logs),
         active=np.zeros(of.active, np.int64),
         key=np.zeros(4, np.uint32),
     )

@@ -7,21 +7,33 @@ with the kernels: their formulas, their loops and their scaling are not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradsim import activations
 
-from .keys import BIAS, INPUT, NOISE, OUTPUT, WEIGHT, cell_key
+from .keys import BIAS, DROPOUT, INPUT, NOISE, OUTPUT, WEIGHT, cell_key
+from .reference_gated import StepPullback, gru_step, lstm_step
+from .reference_parts import Array, Pullback, clipped, normalise, orthonormalise
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
 
-Vector = NDArray[np.floating]
-Matrix = NDArray[np.float64]
-Words = NDArray[np.uint32]
+Vector: TypeAlias = NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.float64]
+Words: TypeAlias = NDArray[np.uint32]
+Cell: TypeAlias = tuple[int, int, int, int]
+
+
+class Step(NamedTuple):
+    """What a layer leaves for the way back: its pullback, and the vectors its matrices acted on."""
+
+    pull: StepPullback
+    x: Array
+
 
 ROTATIONS = ((10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20))
 
@@ -56,27 +68,32 @@ def threefry4x32(key: Words, counter: Words, rounds: int) -> Words:
     return np.stack(np.broadcast_arrays(*x))
 
 
-def stream_key(cell: tuple[int, int, int, int], index: int, layer: int, purpose: int) -> Words:
+def stream_key(cell: Cell, index: int, layer: int, purpose: int) -> Words:
     """Key of one stream: Threefry-4x32-20 of (chain, layer, purpose) under the cell's key."""
     counter = np.array([[index & 0xFFFFFFFF], [index >> 32], [layer], [purpose]], dtype=np.uint32)
     return threefry4x32(np.array(cell, dtype=np.uint32).reshape(4, 1), counter, 20)
 
 
-def draw(key: Words, rows: int, columns: int, law: str) -> Matrix:
-    """A matrix of unit-variance entries; `law` is gaussian, uniform or rademacher.
+def words(key: Words, rows: int, columns: int) -> Words:
+    """The words behind a matrix of four times ceil(rows / 4) rows, shape (4, ceil(rows / 4), columns).
 
-    The block at counter (column, i) holds the entries of that column in rows i, i + q, i + 2q, i + 3q.
+    The block at counter (column, i) holds the words of that column in rows i, i + q, i + 2q, i + 3q.
     """
     q = -(-rows // 4)
     column, group = np.meshgrid(np.arange(columns, dtype=np.uint32), np.arange(q, dtype=np.uint32))
     zero = np.zeros_like(column)
-    words = threefry4x32(key[:, :, np.newaxis], np.stack([column, group, zero, zero]), 13)
+    return threefry4x32(key[:, :, np.newaxis], np.stack([column, group, zero, zero]), 13)
+
+
+def draw(key: Words, rows: int, columns: int, law: str) -> Matrix:
+    """A matrix of unit-variance entries; `law` is gaussian, uniform or rademacher."""
+    w = words(key, rows, columns)
     if law == "gaussian":
-        values = np.concatenate([*box_muller(words[0], words[1]), *box_muller(words[2], words[3])])
+        values = np.concatenate([*box_muller(w[0], w[1]), *box_muller(w[2], w[3])])
     elif law == "uniform":
-        values = np.concatenate(list((words.view(np.int32) + 0.5) * (np.sqrt(3) / 2**31)))
+        values = np.concatenate(list((w.view(np.int32) + 0.5) * (np.sqrt(3) / 2**31)))
     else:
-        values = np.concatenate(list(np.where(words >> np.uint32(31), -1.0, 1.0)))
+        values = np.concatenate(list(np.where(w >> np.uint32(31), -1.0, 1.0)))
     return values[:rows]
 
 
@@ -102,10 +119,18 @@ def stiefel(key: Words, rows: int, columns: int) -> Matrix:
     return q
 
 
-def weight_matrix(chain: Chain, cell: tuple[int, int, int, int], index: int, layer: int) -> Matrix:
-    """W_l of one chain, scaled; a tied chain has one matrix, under layer 0."""
+def weight_matrix(chain: Chain, cell: Cell, index: int, layer: int) -> Matrix:
+    """W_l of one chain, scaled; a recurrent chain has one matrix, under layer 0."""
+    return _scaled_matrix(chain, stream_key(cell, index, 0 if chain.tied else layer, WEIGHT), layer)
+
+
+def gate_matrix(chain: Chain, cell: Cell, index: int, gate: int) -> Matrix:
+    """W_k of one gate, scaled, in PyTorch's order: i, f, g, o or r, z, n."""
+    return _scaled_matrix(chain, stream_key(cell, index, gate, WEIGHT), 1)
+
+
+def _scaled_matrix(chain: Chain, key: Words, layer: int) -> Matrix:
     rows, columns, gain = chain.widths[layer], chain.widths[layer - 1], chain.gains[layer - 1]
-    key = stream_key(cell, index, 0 if chain.tied else layer, WEIGHT)
     matrix: Matrix
     if chain.init == "identity":
         matrix = np.eye(rows)
@@ -117,23 +142,52 @@ def weight_matrix(chain: Chain, cell: tuple[int, int, int, int], index: int, lay
     return matrix
 
 
-def added(chain: Chain, cell: tuple[int, int, int, int], index: int, layer: int) -> Matrix:
-    """Bias and input noise of one layer."""
-    rows = chain.widths[layer]
-    key = stream_key(cell, index, 0 if chain.tied else layer, BIAS)
-    total: Matrix = chain.biases[layer - 1] * draw(key, rows, 1, chain.bias_law)[:, 0]
-    total += chain.input_noise * draw(stream_key(cell, index, layer, NOISE), rows, 1, "gaussian")[:, 0]
-    return total
+def input_state(chain: Chain, cell: Cell, index: int) -> Matrix:
+    """h_0, a column for each of the batch."""
+    return chain.input_scale * draw(stream_key(cell, index, 0, INPUT), chain.widths[0], chain.batch, "gaussian")
 
 
-def output_gradient(chain: Chain, cell: tuple[int, int, int, int], index: int, h: Vector) -> Vector:
-    """g_L as the chain's field says."""
+def bias(chain: Chain, cell: Cell, index: int, layer: int, gate: int = 0) -> Vector:
+    """b_l, or the one bias of a tied chain or gate."""
+    key = stream_key(cell, index, gate if chain.tied else layer, BIAS)
+    return np.asarray(chain.biases[layer - 1] * draw(key, chain.widths[layer], 1, chain.bias_law)[:, 0])
+
+
+def noise(chain: Chain, cell: Cell, index: int, layer: int, gate: int = 0) -> Matrix:
+    """Input noise of one step, a column for each of the batch; gates follow one another."""
+    drawn = draw(stream_key(cell, index, layer, NOISE), chain.widths[layer], chain.gates * chain.batch, "gaussian")
+    return chain.input_noise * drawn[:, gate * chain.batch : (gate + 1) * chain.batch]
+
+
+def added(chain: Chain, cell: Cell, index: int, layer: int) -> Matrix:
+    """Bias and input noise of one layer: a vector, with a batch one column each."""
+    b, more = bias(chain, cell, index, layer), noise(chain, cell, index, layer)
+    return b + more[:, 0] if chain.batch == 1 else b[:, np.newaxis] + more
+
+
+def kept(chain: Chain, cell: Cell, index: int, layer: int) -> Matrix:
+    """Mask of dropout at one layer, a column for each of the batch: 0 where a unit is dropped, else 1 / (1 - p)."""
+    w = words(stream_key(cell, index, layer, DROPOUT), chain.widths[layer], chain.batch)
+    dropped = np.concatenate(list(w))[: chain.widths[layer]] < np.uint32(int(chain.dropout * 2**32))
+    return np.where(dropped, 0.0, 1 / (1 - chain.dropout))
+
+
+def output_gradient(chain: Chain, cell: Cell, index: int, h: Array) -> Array:
+    """g_L as the chain's field says: of the shape of h, its norm over all entries."""
     if chain.output_gradient == "loss":
         return h.copy()
     if chain.output_gradient == "ones":
         return np.ones_like(h)
-    g = draw(stream_key(cell, index, chain.depth, OUTPUT), len(h), 1, "gaussian")[:, 0]
+    key = stream_key(cell, index, chain.depth, OUTPUT)
+    g = draw(key, len(h), h.size // len(h), "gaussian").reshape(h.shape)
     return g / np.linalg.norm(g)
+
+
+def probe_gradients(chain: Chain, cell: Cell, index: int) -> Matrix:
+    """The k vectors that start at layer L, as columns; the first has length 1."""
+    g = draw(stream_key(cell, index, chain.depth, OUTPUT), chain.widths[-1], chain.probes, "gaussian")
+    g[:, 0] /= np.linalg.norm(g[:, 0])
+    return g
 
 
 def simulate_chain(
@@ -154,33 +208,128 @@ def simulate_chain(
     Returns
     -------
     dict of ndarray
-        log_grad_norm, log_activation_norm, log_grad_max, each (L + 1,); log_weight_grad_norm (L,) or, tied, (1,); and
-        the vectors themselves: h and g, lists over l = 0 .. L. No range is kept: vectors may overflow.
+        log_grad_norm, log_activation_norm, log_grad_max, each (L + 1,); log_weight_grad_norm (L,) or, tied, (1,); for
+        an LSTM log_cell_grad_norm (L + 1,); with probes lyapunov (k,); and the vectors themselves: h and g, lists over
+        l = 0 .. L of arrays (n_l,) or, with a batch, (n_l, B). No range is kept: vectors may overflow.
     """
-    real = np.dtype(dtype).type
     cell = cell_key(seed, chain.canonical(), streams)
-    activation = activations.get(chain.activation, chain.negative_slope)
-    weights = [weight_matrix(chain, cell, index, layer).astype(real) for layer in range(1, chain.depth + 1)]
-    x = draw(stream_key(cell, index, 0, INPUT), chain.widths[0], 1, "gaussian")[:, 0]
-    h: list[Vector] = [(chain.input_scale * x).astype(real)]
-    slopes: list[Vector] = []
-    for layer, w in enumerate(weights, 1):
-        z = w @ h[-1] + added(chain, cell, index, layer).astype(real)
-        h.append(activation.phi(z))
-        slopes.append(activation.dphi(z))
-    g: list[Vector] = [output_gradient(chain, cell, index, h[-1]).astype(real)]
-    steps: list[NDArray[np.floating]] = []
-    for layer in range(chain.depth, 0, -1):
-        d = slopes[layer - 1] * g[0]
-        steps.insert(0, np.outer(d, h[layer - 1]))
-        g.insert(0, weights[layer - 1].T @ d)
+    real = np.dtype(dtype).type
+    h, steps = _gated_forward(chain, cell, index, real) if chain.gates > 1 else _forward(chain, cell, index, real)
+    if chain.probes > 1:
+        top = probe_gradients(chain, cell, index)[:, :1].astype(real)
+    else:
+        top = output_gradient(chain, cell, index, h[-1]).astype(real)
+    g, cells, gradients = _backward(chain, steps, top)
     with np.errstate(divide="ignore"):
-        gradients = [np.sum(steps, axis=0)] if chain.tied else steps
-        return {
-            "log_grad_norm": np.log([np.linalg.norm(v.astype(float)) for v in g]),
-            "log_activation_norm": np.log([np.linalg.norm(v.astype(float)) for v in h]),
-            "log_weight_grad_norm": np.log([np.linalg.norm(m.astype(float)) for m in gradients]),
+        found: dict[str, Any] = {
+            "log_grad_norm": _log_norms(g),
+            "log_activation_norm": _log_norms(h),
+            "log_weight_grad_norm": _log_norms(gradients),
             "log_grad_max": np.log([np.max(np.abs(v.astype(float))) for v in g]),
-            "h": h,  # type: ignore[dict-item]
-            "g": g,  # type: ignore[dict-item]
         }
+        if chain.kind == "lstm":
+            found["log_cell_grad_norm"] = _log_norms(cells)
+        if chain.probes > 1:
+            found["lyapunov"] = _lyapunov(chain, steps, probe_gradients(chain, cell, index).astype(real))
+    for name, vectors in (("h", h), ("g", g)):
+        found[name] = vectors if chain.batch > 1 else [v[:, 0] for v in vectors]
+    return found
+
+
+def _log_norms(arrays: Sequence[Array]) -> Matrix:
+    """ln of the norm over all entries of each."""
+    return np.log([np.linalg.norm(a.astype(float)) for a in arrays])
+
+
+def _forward(chain: Chain, cell: Cell, index: int, real: type[np.floating]) -> tuple[list[Array], list[Step]]:
+    """h_0 .. h_L and the steps back, of feedforward and recurrent chains."""
+    h: list[Array] = [input_state(chain, cell, index).astype(real)]
+    steps: list[Step] = []
+    for layer in range(1, chain.depth + 1):
+        if layer == 1 or not chain.tied:
+            w = weight_matrix(chain, cell, index, layer).astype(real)
+        extra = added(chain, cell, index, layer).astype(real).reshape(len(w), -1)
+        mask = kept(chain, cell, index, layer).astype(real) if chain.dropout > 0 else real(1)
+        state, step = _layer(chain, w, extra, mask, h[-1])
+        h.append(state)
+        steps.append(step)
+    return h, steps
+
+
+def _layer(chain: Chain, w: Array, extra: Array, mask: Array | np.floating, h: Array) -> tuple[Array, Step]:
+    """h_l from h_{l-1}, and the step back."""
+    real = h.dtype.type
+    alpha, carry = real(chain.skip_factor), real(chain.carry)
+
+    def normed(position: str, x: Array) -> tuple[Array, Pullback]:
+        if chain.norm == "none" or chain.norm_position != position:
+            return x, lambda g: g
+        return normalise(x, chain.norm, chain.norm_eps)
+
+    activation = activations.get(chain.activation, chain.negative_slope)
+    x, pull_pre = normed("pre", h)
+    z, pull_before = normed("before", w @ x + extra)
+    y, pull_after = normed("after", activation.phi(z))
+    slope = activation.dphi(z)
+    y = y * mask
+    state, pull_post = normed("post", carry * h + alpha * y if alpha else y)
+
+    def pull(g: Array, dc: Array) -> tuple[Array, Array, list[Array]]:
+        g = pull_post(g)
+        branch = alpha * g if alpha else g
+        d = pull_before(slope * pull_after(branch * mask))
+        below = pull_pre(w.T @ d)
+        return (carry * g + below if alpha else below), dc, [d]
+
+    return state, Step(pull, x)
+
+
+def _gated_forward(chain: Chain, cell: Cell, index: int, real: type[np.floating]) -> tuple[list[Array], list[Step]]:
+    """h_0 .. h_L and the steps back, of LSTM and GRU chains."""
+    gates = range(chain.gates)
+    w = [gate_matrix(chain, cell, index, k).astype(real) for k in gates]
+    biases = [bias(chain, cell, index, 1, k).astype(real)[:, np.newaxis] for k in gates]
+    h: list[Array] = [input_state(chain, cell, index).astype(real)]
+    c = np.zeros_like(h[0])
+    steps: list[Step] = []
+    for layer in range(1, chain.depth + 1):
+        more = [noise(chain, cell, index, layer, k).astype(real) for k in gates]
+        if chain.kind == "lstm":
+            extra = [b + x for b, x in zip(biases, more, strict=True)]
+            extra[1] = extra[1] + real(chain.forget_bias)
+            state, c, pull = lstm_step(w, extra, h[-1], c)
+        else:
+            state, pull = gru_step(w, [biases[0] + more[0], biases[1] + more[1], biases[2], more[2]], h[-1])
+        steps.append(Step(pull, h[-1]))
+        h.append(state)
+    return h, steps
+
+
+def _backward(chain: Chain, steps: list[Step], top: Array) -> tuple[list[Array], list[Array], list[Array]]:
+    """g_0 .. g_L, the same of the cells, and dLoss/dW: of each layer, of a tied chain that of all its matrices."""
+    g, cells = [clipped(chain, top)], [np.zeros_like(top)]
+    gradients: list[list[Array]] = []
+    for pull, x in reversed(steps):
+        below, dc, d = pull(g[0], cells[0])
+        g.insert(0, clipped(chain, below))
+        cells.insert(0, dc)
+        gradients.insert(0, [at @ x.T for at in d])
+    if not chain.tied:
+        return g, cells, [weights[0] for weights in gradients]
+    return g, cells, [np.stack([np.sum(of_gate, axis=0) for of_gate in zip(*gradients, strict=True)])]
+
+
+def _lyapunov(chain: Chain, steps: list[Step], top: Array) -> Matrix:
+    """Growth per layer of the k directions that QR at every layer keeps apart, descending (Benettin et al. 1980).
+
+    The state of an LSTM is h with c: its directions are those of both together.
+    """
+    # How many of a frame's rows, its last, are the cells'.
+    n = len(top) if chain.kind == "lstm" else 0
+    frame, _ = orthonormalise(np.vstack([top, np.zeros_like(top[:n])]))
+    logs = np.zeros(chain.probes)
+    for pull, _ in reversed(steps):
+        below, cells, _ = pull(*np.split(frame, [len(frame) - n]))
+        frame, diagonal = orthonormalise(np.vstack([below, cells]))
+        logs += np.log(diagonal)
+    return np.sort(logs / chain.depth)[::-1]

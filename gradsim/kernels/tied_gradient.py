@@ -1,4 +1,4 @@
-"""The weight gradient of a tied chain: dLoss/dW = sum over steps of (phi' g_l) h_{l-1}^T, kept as one matrix x 2^e.
+"""The weight gradient of a tied chain: dLoss/dW = sum over steps of d_l x_l^T, kept as one matrix x 2^e.
 
 Steps wait until there are enough of them to be worth a sweep over the matrix, which is far larger than they are.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 from .bits import keep_out_of_line
+from .blas import gemm
 from .compiling import kernel, part
-from .layout import OUTER, SCRATCH, STEPS, D
+from .layout import OUTER, SCRATCH, SPARE_ROW, STEPS, D
 from .matrices import combine
 from .shapes import OUTER_ROWS
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
@@ -35,7 +36,7 @@ def add_outer(layers, progress, vectors, states, squares, active, layer):
     largest = progress.outer_exponent
     for k in range(pending):
         own = layer + pending - 1 - k
-        active[k] = layers[own].step_exponent + layers[own - 1].state_exponent
+        active[k] = layers[own].step_exponent + layers[own].input_exponent
         largest = max(largest, active[k])
     down = max(progress.outer_exponent - largest, -2000)
     for i in range(n):
@@ -52,14 +53,50 @@ def add_outer(layers, progress, vectors, states, squares, active, layer):
     progress.pending = 0
 
 
+@kernel
+def first_column(d, target, n, columns, log_factor):
+    """target[:n] 2^e = column 0 of an n x `columns` block times exp(log_factor); returns e."""
+    keep_out_of_line()
+    power = math.floor(log_factor / LN2)
+    factor = d.dtype.type(math.exp(log_factor - power * LN2))
+    for i in range(n):
+        target[i] = factor * d[i * columns]
+    return power
+
+
+@kernel
+def add_product(layers, progress, vectors, states, squares, columns, layer):
+    """Add D X^T of a step with several columns to the tied weight gradient."""
+    keep_out_of_line()
+    d, outer = vectors[D], squares[OUTER]
+    n = len(outer)
+    own = progress.g_exponent + layers[layer].input_exponent
+    largest = max(own, progress.outer_exponent)
+    for i in range(n):
+        shift(outer[i], n, max(progress.outer_exponent - largest, -2000))
+    progress.outer_exponent = largest
+    scaled = vectors[SPARE_ROW]
+    copy(d, scaled, n * columns)
+    shift(scaled, n * columns, max(own - largest, -2000))
+    x = states[layer - 1]
+    gemm(False, True, n, n, columns, scaled, 0, columns, x, 0, columns, True, outer, 0, outer.shape[1])
+
+
 @part
-def add_step(layers, progress, vectors, states, squares, active, layer):
-    """Let phi' g_l, as held in D, wait to be added."""
-    copy(vectors[D], vectors[STEPS + progress.pending], vectors.shape[1])
-    layers[layer].step_exponent = progress.g_exponent
-    progress.pending += 1
-    if progress.pending == OUTER_ROWS:
-        add_outer(layers, progress, vectors, states, squares, active, layer)
+def add_step(spec, layers, progress, vectors, states, squares, logs, active, layer):
+    """Add d_l x_l^T of a step, d_l as held in D; of probes that of the first."""
+    if spec.batch > 1:
+        add_product(layers, progress, vectors, states, squares, spec.batch, layer)
+    else:
+        step = vectors[STEPS + progress.pending]
+        layers[layer].step_exponent = progress.g_exponent
+        if spec.probes > 1:
+            layers[layer].step_exponent += first_column(vectors[D], step, layers[layer].width, spec.probes, logs[0, 0])
+        else:
+            copy(vectors[D], step, layers[layer].width)
+        progress.pending += 1
+        if progress.pending == OUTER_ROWS:
+            add_outer(layers, progress, vectors, states, squares, active, layer)
 
 
 @part

@@ -15,6 +15,9 @@ from .compiling import kernel, part, reduction
 LN2 = math.log(2.0)
 # Powers of two a float32 can be multiplied by in one step without leaving its normal numbers.
 MAX_SHIFT = 120
+# Smallest powers of two that are normal numbers, and digits of a significand.
+SMALLEST_32, SMALLEST_64 = -126, -1022
+DIGITS_32, DIGITS_64 = 24, 53
 # Exponent of a zero vector: below that of anything that is added to it.
 NOTHING = -(2**40)
 
@@ -80,6 +83,23 @@ def _clear(x, first):
 def clear(x, first):
     """x[first:] = 0."""
     _clear(x, np.int64(first))  # of one type: Numba compiles a function again for every constant it is called with
+
+
+@kernel
+def scale(x, n, factor):
+    """x *= factor."""
+    keep_out_of_line()
+    own = x.dtype.type(factor)
+    for i in range(n):
+        x[i] *= own
+
+
+@kernel
+def multiply(x, y, target, n):
+    """target = x y, entry by entry."""
+    keep_out_of_line()
+    for i in range(n):
+        target[i] = x[i] * y[i]
 
 
 @kernel

@@ -52,8 +52,9 @@ class CellWriter:
         self._rows = stored_rows(experiment)
         self._covered: list[tuple[int, int]] = []
         self._check_stop = check
-        self._summary = SummaryBuilder(experiment.quantities, check)
-        self._variables = cell_variables(experiment.quantities)
+        quantities = experiment.quantities_of(chain)
+        self._summary = SummaryBuilder(quantities, check)
+        self._variables = cell_variables(quantities)
         self._lines: dict[str, tuple[dict[str, str], tuple[str, tuple[int, ...], str] | None]] = {}
         self._scales: dict[str, h5py.Dataset] = {}
         for name, values in coordinates(chain, self._rows).items():
@@ -61,7 +62,7 @@ class CellWriter:
                 self._add_scale(group, name, values)
         length = axis_lengths(chain, self._rows)
         self._trajectories: dict[str, _Trajectories] = {}
-        for variable in trajectory_variables(experiment.quantities):
+        for variable in trajectory_variables(quantities):
             shape = (self._rows, length[variable.axes[1]])
             self._trajectories[variable.name] = _Trajectories(group, variable, shape, check)
             hdf.attach(self._trajectories[variable.name].dataset, variable.axes, self._scales)

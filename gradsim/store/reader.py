@@ -140,14 +140,11 @@ class ResultFile:
         with self.opened() as file, reading(self.path, f"cell {index}"):
             attributes = read_attributes(_group(file, index))
             chain = Chain.from_fields(attributes)
-        names = [
-            path.partition("/")[2]
-            for path in cell_variables(self.experiment.quantities)
-            if path.startswith(f"{SUMMARY}/")
-        ]
+        quantities = self.experiment.quantities_of(chain)
+        names = [path.partition("/")[2] for path in cell_variables(quantities) if path.startswith(f"{SUMMARY}/")]
         return Cell(
             chain,
-            LazyArrays(self.experiment.quantities, partial(self.read, index, chain, "")),
+            LazyArrays(quantities, partial(self.read, index, chain, "")),
             chains=int(attributes["chains"]),
             chains_done=int(attributes["chains_done"]),
             dtype=self.experiment.dtype,
@@ -161,7 +158,7 @@ class ResultFile:
     def read(self, index: int, chain: Chain, folder: str, name: str) -> NDArray[Any]:
         """Return one array of a cell, `folder` being "" or that of its summary."""
         path = f"{folder}{name}"
-        variable = cell_variables(self.experiment.quantities)[path]
+        variable = cell_variables(self.experiment.quantities_of(chain))[path]
         with self.opened() as file, reading(self.path, f"{path} of cell {index}"):
             dataset = checked_dataset(_group(file, index), path)
             shape = expected_shape(variable, chain, stored_rows(self.experiment))

@@ -108,10 +108,10 @@ def _power_of_two(rows: int) -> int:
 
 def cell_variables(quantities: Sequence[str]) -> dict[str, Variable]:
     """Return every variable of a cell by its path within the cell's group, coordinates first."""
-    axes = [COORDINATES[name] for name in ("layer", "chain", "weight")]
-    if not any("weight" in variable.axes for variable in trajectory_variables(quantities)):
-        axes.pop()
-    variables = {variable.name: variable for variable in (*axes, *trajectory_variables(quantities))}
+    recorded = trajectory_variables(quantities)
+    used = {"layer", "chain"}.union(*(variable.axes for variable in recorded))
+    axes = [COORDINATES[name] for name in ("layer", "chain", "weight", "probe") if name in used]
+    variables = {variable.name: variable for variable in (*axes, *recorded)}
     variables[f"{SUMMARY}/quantile"] = COORDINATES["quantile"]
     for variable in summary_variables(quantities):
         variables[f"{SUMMARY}/{variable.name}"] = variable

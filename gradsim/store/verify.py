@@ -93,7 +93,8 @@ def _cell_problems(source: ResultFile, group: h5py.Group, chain: Chain) -> Itera
     # As text: NaN, which stands for a gain that differs by layer, equals itself only there.
     if object_line("", read_attributes(group)) != object_line("", expected):
         yield "its attributes are not those of its chain"
-    variables = cell_variables(experiment.quantities)
+    quantities = experiment.quantities_of(chain)
+    variables = cell_variables(quantities)
     there = {*group} | {f"{SUMMARY}/{name}" for name in group[SUMMARY]}
     for path in sorted(there - {*variables, SUMMARY}):
         yield f"{path} is unknown"
@@ -101,7 +102,7 @@ def _cell_problems(source: ResultFile, group: h5py.Group, chain: Chain) -> Itera
     if missing:
         yield from (f"{path} is missing" for path in missing)
         return
-    trajectories = trajectory_variables(experiment.quantities)
+    trajectories = trajectory_variables(quantities)
     for path, variable in variables.items():
         dataset = checked_dataset(group, path)
         shape = expected_shape(variable, chain, stored_rows(experiment))
@@ -147,11 +148,11 @@ def _count_chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
 def _content(source: ResultFile, file: h5py.File) -> str:
     """Take the digest of the content anew."""
     cells = []
-    for index in range(len(source.experiment.cells)):
+    for index, chain in enumerate(source.experiment.cells):
         group = file[CELLS][cell_name(index)]
         name = f"/{CELLS}/{cell_name(index)}"
         lines = {name: object_line(name, read_attributes(group))}
-        for path in (SUMMARY, *cell_variables(source.experiment.quantities)):
+        for path in (SUMMARY, *cell_variables(source.experiment.quantities_of(chain))):
             item, there = group[path], f"{name}/{path}"
             array = None if path == SUMMARY else _array(item)
             lines[there] = object_line(there, read_attributes(item), array)

@@ -10,6 +10,7 @@ from gradsim.errors import ExperimentError
 from gradsim.theory import linear, mean_field, recurrent, relu
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
+from gradsim.vocabulary import DEFAULTS
 
 LAWS: Mapping[str, Callable[[Chain], Law | None]] = MappingProxyType(
     {
@@ -32,6 +33,29 @@ LAWS: Mapping[str, Callable[[Chain], Law | None]] = MappingProxyType(
 """
 
 
+#: Fields that the laws look at themselves, or that change nothing about ln||g||. A chain in which any other field is
+#: away from its default has no law, whatever the laws say.
+COVERED = frozenset(
+    {
+        "kind",
+        "activation",
+        "negative_slope",
+        "depth",
+        "width",
+        "profile",
+        "init",
+        "gain",
+        "bias",
+        "input_scale",
+        "input_noise",
+        "output_gradient",
+        "probes",  # log_grad_norm is that of the first, drawn as ever
+    }
+)
+#: Kinds that some law is about.
+KINDS = ("feedforward", "recurrent")
+
+
 def find(chain: Chain) -> Law | None:
     """The law of a chain's backpropagated gradient, or None where none is known.
 
@@ -41,6 +65,8 @@ def find(chain: Chain) -> Law | None:
     """
     # A loss gradient depends on the weights, and a gain of 0 leaves nothing to predict.
     if chain.output_gradient == "loss" or not chain.gains.all():
+        return None
+    if chain.kind not in KINDS or any(getattr(chain, name) != DEFAULTS[name] for name in DEFAULTS.keys() - COVERED):
         return None
     for law_of in LAWS.values():
         law = law_of(chain)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from gradsim.kernels.cpu import DenseEngine
-from gradsim.vocabulary import QUANTITIES
 from tests.kernels import oracle
 
 EPS = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -17,9 +16,9 @@ REPLICAS = 4
 AMPLIFICATION = 6.0
 
 
-def run(chain, seed=0, first=0, count=1, dtype="float64", quantities=QUANTITIES, streams="independent", **more):
+def run(chain, seed=0, first=0, count=1, dtype="float64", quantities=None, streams="independent", **more):
     """Chains of a cell by the dense engine: each quantity (count, columns)."""
-    engine = DenseEngine(chain, seed, dtype, tuple(quantities), streams)
+    engine = DenseEngine(chain, seed, dtype, tuple(quantities or chain.quantities), streams)
     return engine.run(first, count, **more)
 
 

@@ -146,9 +146,9 @@ def stored(stream, law, order, dtype, step=10**6):
     matrix, spare = np.zeros((order, lanes(order)), dtype), np.empty(shapes.padded(order), dtype)
     for first, last in pairwise(cuts(q, step)):
         if law == "gaussian":
-            constant(draws.rows_gaussian, stream, False, first, last, matrix, spare, order, q)
+            constant(draws.rows_gaussian, stream, False, first, last, matrix, 0, q, order, spare, order)
         else:
-            draws.rows_bounded(stream, law == "rademacher", first, last, matrix, spare, order, q)
+            draws.rows_bounded(stream, law == "rademacher", first, last, matrix, 0, q, order, spare, order)
     assert not matrix[:, order:].any()
     return np.ascontiguousarray(matrix[:, :order])
 

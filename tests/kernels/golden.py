@@ -15,7 +15,7 @@ import numpy as np
 from gradsim.kernels import keys
 from gradsim.kernels.reference import stream_key, threefry4x32
 
-PURPOSES = {name: getattr(keys, name) for name in ("WEIGHT", "BIAS", "INPUT", "OUTPUT", "NOISE")}
+PURPOSES = {name: getattr(keys, name) for name in ("WEIGHT", "BIAS", "INPUT", "OUTPUT", "NOISE", "DROPOUT")}
 CELLS = (
     (0, "{}", "independent"),
     (1, "{}", "independent"),

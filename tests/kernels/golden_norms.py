@@ -12,7 +12,6 @@ import sys
 
 from gradsim import Chain
 from gradsim.kernels.reference import simulate_chain
-from gradsim.vocabulary import QUANTITIES
 
 CASES = (
     ({"activation": "linear", "width": 4, "depth": 3, "gain": 1.0}, 0, 0, "independent"),
@@ -30,13 +29,31 @@ CASES = (
         "independent",
     ),
     ({"width": 3, "depth": 2, "init": "identity", "activation": "linear", "gain": 0.5}, 0, 0, "independent"),
+    ({"width": 7, "depth": 3, "activation": "gelu", "norm": "batch", "batch": 5, "dropout": 0.3}, 1, 4, "independent"),
+    (
+        {"width": 6, "depth": 3, "activation": "silu", "norm": "layer", "norm_position": "pre", "skip": "rsqrt-depth"},
+        0,
+        2,
+        "common",
+    ),
+    (
+        {"kind": "recurrent", "width": 5, "depth": 4, "activation": "erf", "input_noise": 0.2, "batch": 2, "clip": 0.3},
+        0,
+        0,
+        "independent",
+    ),
+    ({"width": 5, "depth": 4, "activation": "sigmoid", "gain": 1.5, "probes": 3}, 0, 0, "independent"),
+    ({"kind": "lstm", "width": 5, "depth": 4, "input_noise": 0.3, "forget_bias": 1.0}, 0, 0, "independent"),
+    ({"kind": "lstm", "width": 5, "depth": 4, "gain": 1.5, "probes": 2}, 2**64 - 1, 0, "common"),
+    ({"kind": "gru", "width": 6, "depth": 4, "batch": 3, "input_noise": 0.3, "clip_value": 0.1}, 0, 0, "independent"),
 )
 
 
 def numbers(fields, seed, index, streams):
-    """Every quantity of one chain; an infinity as text."""
-    found = simulate_chain(Chain(**fields), seed, index, streams=streams)
-    return {name: [float(x) for x in found[name]] for name in QUANTITIES}
+    """Every quantity of one chain."""
+    chain = Chain(**fields)
+    found = simulate_chain(chain, seed, index, streams=streams)
+    return {name: [float(x) for x in found[name]] for name in chain.quantities}
 
 
 if __name__ == "__main__":

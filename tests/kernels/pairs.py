@@ -1,6 +1,7 @@
-"""The values of every field that kernels are tried at, and a set of chains that meets each pair of them.
+"""Values of the fields of plain chains, of any size, and a set of chains that meets each pair of them.
 
-A name a field can take is read off `gradsim.vocabulary`: one added there and not here fails the test of this table.
+These are the chains that `oracle` follows at any depth and scale; the others are held to automatic differentiation, see
+`autograd_cases`. A name a field can take is read off `gradsim.vocabulary`: one that is in neither table fails a test.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from functools import lru_cache
 
 from gradsim import Chain
 from gradsim.errors import ExperimentError
-from gradsim.vocabulary import CHAIN_FIELDS, GAIN_NAMES, QUANTITIES, RUN_FIELDS
+from gradsim.vocabulary import CHAIN_FIELDS, GAIN_NAMES, RUN_FIELDS
+from tests.kernels import autograd_cases
 
 # Settings of [run] that no kernel sees: how much is kept, and in what pieces the work is done.
 NOT_SEEN = ("record", "block", "keep")
 SETTINGS = tuple(name for name in RUN_FIELDS if name not in NOT_SEEN)
+
+# What every chain has.
+QUANTITIES = Chain().quantities
 
 # None leaves a field out. A shape is a width and a depth, or a profile.
 VALUES = {
@@ -60,13 +65,14 @@ SHAPES = (
 
 
 def names_missing():
-    """Fields, and names of values, that the package knows and `VALUES` lacks."""
+    """Fields, and names of values, that the package knows and no table has."""
     known = {name: CHAIN_FIELDS[name].supported for name in CHAIN_FIELDS}
     known |= {name: RUN_FIELDS[name].supported for name in SETTINGS if name != "quantities"}
     known |= {"gain": GAIN_NAMES, "quantities": (QUANTITIES,)}
-    missing = [name for name in known if name not in VALUES]
+    tables = {name: (*VALUES.get(name, ()), *autograd_cases.VALUES.get(name, ())) for name in known}
+    missing = [name for name, values in tables.items() if not values]
     return missing + [
-        f"{name} = {value}" for name, values in known.items() for value in values if value not in VALUES.get(name, ())
+        f"{name} = {value}" for name, values in known.items() for value in values if value not in tables[name]
     ]
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from gradsim import Chain
 from gradsim.kernels.cpu import DenseEngine
-from gradsim.vocabulary import QUANTITIES
 from tests.kernels import compare, golden_norms
 
 # One for each way in which a matrix can act, narrow and wide, with and without what a chain can add.
@@ -55,7 +54,7 @@ def test_budget_and_pieces_change_no_bit(fields, dtype):
 @both_dtypes
 @every_chain
 def test_order_and_repetition_change_no_bit(fields, dtype):
-    engine = DenseEngine(Chain(**fields), 4, dtype, QUANTITIES)
+    engine = DenseEngine(Chain(**fields), 4, dtype, Chain(**fields).quantities)
     whole = engine.run(0, 6)
     parts = {index: engine.run(index, 1) for index in (5, 0, 3, 1, 4, 2, 0, 5)}
     assert_same_bits(joined([parts[index] for index in range(6)]), whole)
@@ -68,7 +67,7 @@ def test_what_is_recorded_changes_no_bit(fields, dtype):
     for activation in ("linear", fields.get("activation", "relu")):
         chain = Chain(**{**fields, "activation": activation})
         whole = compare.run(chain, 4, 0, 4, dtype)
-        for name in QUANTITIES:
+        for name in chain.quantities:
             assert_same_bits(compare.run(chain, 4, 0, 4, dtype, (name,)), whole)
 
 
@@ -77,7 +76,7 @@ def test_dtypes_draw_the_same_numbers(fields):
     """To rounding, since the random integers are the same."""
     chain = Chain(**fields)
     single, double = (compare.run(chain, 4, 0, 3, dtype) for dtype in ("float32", "float64"))
-    for name in QUANTITIES:
+    for name in chain.quantities:
         np.testing.assert_allclose(single[name], double[name], atol=2e-4)
 
 
@@ -129,8 +128,10 @@ def test_golden_numbers(row):
     """The reference gives the numbers of the file to 1e-9; the kernel to rounding of what it records."""
     case = (row["chain"], row["seed"], row["index"], row["streams"])
     again = golden_norms.numbers(*case)
-    found = compare.run(Chain(**row["chain"]), row["seed"], row["index"], streams=row["streams"])
-    for name in QUANTITIES:
+    chain = Chain(**row["chain"])
+    found = compare.run(chain, row["seed"], row["index"], quantities=chain.quantities, streams=row["streams"])
+    assert set(row["numbers"]) == set(found) == set(again)
+    for name in chain.quantities:
         expected = np.array(row["numbers"][name])
         np.testing.assert_allclose(again[name], expected, rtol=0, atol=1e-9)
         np.testing.assert_allclose(found[name][0], expected, rtol=2.0**-23, atol=1e-9)

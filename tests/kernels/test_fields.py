@@ -8,7 +8,7 @@ import pytest
 from gradsim import fields
 from gradsim.kernels import reference
 from gradsim.vocabulary import CHAIN_FIELDS, RUN_FIELDS
-from tests.kernels import compare, oracle, pairs
+from tests.kernels import autograd_cases, compare, oracle, pairs
 
 PARTS = 10
 SEEDS = (0, 7, 2**64 - 1)
@@ -68,14 +68,14 @@ def test_pairs_that_exclude_each_other_are_known():
 
 def test_the_table_holds_every_name():
     assert not pairs.names_missing()
-    assert set(pairs.VALUES) == {*CHAIN_FIELDS, *pairs.SETTINGS}
+    assert {*pairs.VALUES, *autograd_cases.VALUES} == {*CHAIN_FIELDS, *pairs.SETTINGS}
 
 
 @pytest.mark.parametrize(
     ("table", "field"),
     [
-        (CHAIN_FIELDS, fields.choice("activation", "", (*CHAIN_FIELDS["activation"].supported, "gelu"))),
-        (CHAIN_FIELDS, fields.number("carry", "")),
+        (CHAIN_FIELDS, fields.choice("activation", "", (*CHAIN_FIELDS["activation"].supported, "mish"))),
+        (CHAIN_FIELDS, fields.number("momentum", "")),
         (RUN_FIELDS, fields.choice("device", "", ("cpu", "cuda"))),
     ],
     ids=lambda value: getattr(value, "name", ""),

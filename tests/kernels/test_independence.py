@@ -54,21 +54,21 @@ def vectors(chains, layers, purposes):
 def check_neighbouring_chains(index):
     """What chains 0, 1, 2 ... draw, the stream of chain c being that of index(c)."""
     chains = index(np.arange(COUNT))
-    for name, layer in (("INPUT", 0), ("OUTPUT", 100), ("WEIGHT", 1), ("BIAS", 1), ("NOISE", 1)):
+    for name, layer in (("INPUT", 0), ("OUTPUT", 100), ("WEIGHT", 1), ("BIAS", 1), ("NOISE", 1), ("DROPOUT", 1)):
         check_independent(vectors(chains, layer, PURPOSES[name]))
 
 
 def check_neighbouring_layers(index):
     """What layers 1, 2 ... of one chain draw."""
     layers = index(np.arange(1, COUNT + 1))
-    for name in ("WEIGHT", "BIAS", "NOISE"):
+    for name in ("WEIGHT", "BIAS", "NOISE", "DROPOUT"):
         check_independent(vectors(7, layers, PURPOSES[name]))
 
 
 def check_purposes(index):
     """What one layer draws for its purposes, one after the other, chain after chain."""
     purposes = index(np.tile(np.arange(len(PURPOSES)), COUNT // len(PURPOSES)))
-    check_independent(vectors(np.arange(COUNT) // len(PURPOSES), 1, purposes))
+    check_independent(vectors(np.arange(len(purposes)) // len(PURPOSES), 1, purposes))
 
 
 def check_weight_matrix(index):

@@ -1,4 +1,4 @@
-"""Whatever the fields: the kernels give the reference's numbers, and the same bits however the work is cut."""
+"""Whatever the fields of a plain chain: kernels give the reference's numbers, and the same bits however work is cut."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gradsim import Chain
 from gradsim.errors import ExperimentError
-from gradsim.vocabulary import CHAIN_FIELDS, GAIN_NAMES, QUANTITIES
-from tests.kernels import compare
+from gradsim.vocabulary import GAIN_NAMES
+from tests.kernels import compare, pairs
 
 
 def log_uniform(low, high):
@@ -18,7 +18,7 @@ def log_uniform(low, high):
 
 
 def names(field):
-    return st.sampled_from(CHAIN_FIELDS[field].supported)
+    return st.sampled_from(pairs.VALUES[field])
 
 
 FIELDS = {
@@ -56,7 +56,7 @@ DTYPES = st.sampled_from(["float32", "float64"])
 STREAMS = st.sampled_from(["independent", "common"])
 SEEDS = st.integers(0, 2**64 - 1)
 INDICES = st.integers(0, 2**32)
-WANTED = st.sets(st.sampled_from(QUANTITIES), min_size=1).map(tuple)
+WANTED = st.sets(st.sampled_from(pairs.QUANTITIES), min_size=1).map(tuple)
 
 
 @settings(max_examples=120)

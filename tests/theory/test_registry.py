@@ -14,7 +14,8 @@ import pytest
 
 from gradsim.chain import Chain
 from gradsim.theory.law import EXACT, LEADING_ORDER
-from gradsim.theory.registry import LAWS, find
+from gradsim.theory.registry import COVERED, LAWS, find
+from gradsim.vocabulary import CHAIN_FIELDS
 from tests.brute import simulate
 from tests.theory.checks import p_values, within_leading_order, within_mean_field
 
@@ -225,3 +226,60 @@ def test_laws_are_named_as_registered_and_exclude_each_other():
 )
 def test_chains_without_a_law(fields):
     assert find(Chain(**{"width": 8, "depth": 3, **fields})) is None
+
+
+#: Every field of a chain, away from its default, beside chains that have a law: whether they still have one.
+AWAY = [
+    ({"kind": "recurrent"}, True),
+    ({"kind": "lstm"}, False),
+    ({"kind": "gru"}, False),
+    *(({"activation": name}, True) for name in ("linear", "relu", "tanh")),
+    *(({"activation": name}, False) for name in ("erf", "sigmoid", "gelu", "silu")),
+    ({"activation": "leaky_relu", "negative_slope": 0.3}, True),
+    ({"depth": 1}, True),
+    ({"width": 9}, True),
+    ({"profile": [8, 9, 7]}, True),
+    ({"init": "orthogonal"}, True),
+    ({"gain": 1.1}, True),
+    ({"bias": 0.1}, True),
+    ({"skip": 1.0}, False),
+    ({"skip": 1.0, "carry": 0.0}, False),
+    *(({"norm": name, "batch": 4}, False) for name in ("batch", "layer", "rms")),
+    *(({"norm": name}, False) for name in ("batch", "layer", "rms")),
+    ({"norm": "rms", "norm_position": "after"}, False),
+    ({"norm": "rms", "norm_eps": 1.0}, False),
+    ({"batch": 2}, False),
+    ({"dropout": 0.1}, False),
+    ({"clip": 1.0}, False),
+    ({"clip_value": 1.0}, False),
+    ({"input_scale": 2.0}, True),
+    ({"kind": "recurrent", "input_noise": 0.1}, True),
+    ({"kind": "lstm", "forget_bias": 1.0}, False),
+    ({"output_gradient": "ones"}, True),
+    ({"probes": 2}, True),
+]
+
+
+@pytest.mark.parametrize(("fields", "known"), AWAY, ids=str)
+def test_no_law_claims_a_chain_with_a_field_it_was_not_derived_for(fields, known):
+    plain = [{"activation": "linear"}, {"activation": "relu"}, {"activation": "tanh", "gain": 1.2}]
+    inits = [{"init": name} for name in CHAIN_FIELDS["init"].supported if name != "identity" or "profile" not in fields]
+    found = []
+    for activation in plain if fields.get("kind") not in ("lstm", "gru") else [{}]:
+        for init in inits:
+            shape = {} if "profile" in fields else {"width": 8, "depth": 3}
+            chain = Chain(**{**shape, **activation, **init, **fields})
+            found.append(find(chain) is not None)
+    assert any(found) == known
+
+
+def test_the_fields_looked_at_above_are_all_there_are():
+    away = {name for fields, _ in AWAY for name in fields}
+    assert away == set(CHAIN_FIELDS)
+    allowed = {name for fields, known in AWAY for name in fields if known}
+    assert allowed == set(COVERED)
+
+
+def test_probes_leave_the_law_as_it_is():
+    chain = Chain(width=8, depth=3)
+    assert find(chain.replace(probes=3)).name == find(chain).name

@@ -1,0 +1,50 @@
+"""ln ||dLoss/dW_l||, dLoss/dW_l = d_l x_l^T: from two norms, or from two Gram matrices where a batch shares W_l.
+
+||D X^T||^2 = sum over pairs of columns of (D^T D) (X^T X), without ever forming the n x n matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .bits import keep_out_of_line
+from .blas import gemm
+from .compiling import kernel, part
+from .layout import WEIGHT_GRAD, D
+from .probes import column_square
+from .tied_gradient import add_step
+from .vectors import LN2
+
+
+@kernel
+def log_product_norm(d, n, x, m, columns, grams):
+    """ln of the Frobenius norm of D X^T, D n x columns and X m x columns."""
+    keep_out_of_line()
+    first, second = grams[0], grams[1]
+    gemm(True, False, columns, columns, n, d, 0, columns, d, 0, columns, False, first, 0, columns)
+    gemm(True, False, columns, columns, m, x, 0, columns, x, 0, columns, False, second, 0, columns)
+    total = 0.0
+    for k in range(columns * columns):
+        total += np.float64(first[k]) * second[k]
+    return 0.5 * math.log(total) if total > 0.0 else -math.inf
+
+
+@part
+def note_weight_gradient(spec, layers, progress, vectors, states, squares, grams, logs, active, out, layer, log_d):
+    """Write down the norm of a layer's weight gradient, or add one more step of a tied chain's total."""
+    if spec.tied_gradient:
+        add_step(spec, layers, progress, vectors, states, squares, logs, active, layer)
+    else:
+        n, m = layers[layer].width, layers[layer - 1].width
+        value = log_d + layers[layer].log_input
+        if spec.probes > 1:
+            own = column_square(vectors[D], n, spec.probes, np.int64(0))
+            value = -math.inf
+            if own > 0.0:
+                value = 0.5 * math.log(own) + progress.g_exponent * LN2 + logs[0, 0] + layers[layer].log_input
+        elif spec.batch > 1:
+            value = log_product_norm(vectors[D], n, states[layer - 1], m, spec.batch, grams)
+            value += (progress.g_exponent + layers[layer].input_exponent) * LN2
+        out[WEIGHT_GRAD, progress.chain, layer - 1] = value + progress.g_offset
