@@ -44,7 +44,8 @@ def lanes_of(n):
 @part
 def begin_forward(spec, vectors, slab, active, x, rows, columns):
     """Clear z, list the columns of W that matter; returns the number of work units of this layer's forward pass."""
-    clear(vectors[Z], 0)
+    if spec.batch == 1 or spec.action == REFLECTED:
+        clear(vectors[Z], 0)  # what matrix products write they do not add to
     if spec.action == REFLECTED:
         if rows < columns:
             copy(x, vectors[Z], columns * spec.batch)

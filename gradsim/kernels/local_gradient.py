@@ -134,7 +134,8 @@ def take_slopes(spec, layers, progress, vectors, slopes, norms, inverse, moments
     top = progress.g_exponent
     if spec.probes > 1:
         progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns))
-    if spec.wants_weight or spec.activation >= TANH or spec.unmixed or spec.skip or spec.norm:
+    last = spec.norm_position != BEFORE  # else the norm is still to come
+    if spec.activation >= TANH or spec.unmixed or (last and (spec.wants_weight or spec.skip or spec.norm)):
         e, largest, log_norm = normalise(d, size, top)
         progress.g_exponent = e
         if spec.activation >= TANH:
@@ -146,13 +147,12 @@ def take_slopes(spec, layers, progress, vectors, slopes, norms, inverse, moments
             progress.lost += math.log(steepest(spec))
             if lost_counts(progress, log_norm, d.itemsize):
                 log_norm = math.nan
-        if spec.norm_position == BEFORE:
-            own = layers[layer]
-            e = norm_backward(spec, own, d, n, e, norms[layer - 1], inverse[layer - 1], moments)
-            clear(d, size)
-            progress.rank = min(progress.rank, n - normal_directions(spec))
-            finite = not math.isnan(log_norm)
-            progress.g_exponent, _, log_norm = normalise(d, size, e)
-            if not finite:
-                log_norm = math.nan
+    if not last:
+        own, e = layers[layer], progress.g_exponent
+        e = norm_backward(spec, own, d, n, e, norms[layer - 1], inverse[layer - 1], moments)
+        progress.rank = min(progress.rank, n - normal_directions(spec))
+        left = math.isnan(log_norm)
+        progress.g_exponent, _, log_norm = normalise(d, size, e)
+        if left:
+            log_norm = math.nan
     return log_norm
