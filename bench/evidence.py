@@ -116,6 +116,7 @@ PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "tests": _tests,
     "quick": showcase.quick_run,
     "scale": showcase.scale_run,
+    "architectures": showcase.architectures_run,
 }
 
 
@@ -137,7 +138,7 @@ def quotes(measured: Mapping[str, Any]) -> dict[str, str]:
     if "compile" in measured:
         said["compile_s"] = f"{measured['compile']['compile_s']:.0f}"
         said["quick_run_s"] = f"{measured['compile']['quick_run_s']:.0f}"
-    for name in ("quick", "scale"):
+    for name in ("quick", "scale", "architectures"):
         if name in measured:
             said[f"{name}_table"] = f"\n```text\n{measured[name]['printed'].strip()}\n```\n"
             said[f"{name}_command"] = measured[name]["command"]

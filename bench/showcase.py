@@ -22,6 +22,22 @@ def scale_run(quick: bool) -> dict[str, Any]:
     return _run("scale", ["--chains", "256"] if quick else [])
 
 
+def architectures_run(quick: bool) -> dict[str, Any]:
+    """``gradsim run architectures``, then what ``gradsim info`` says of each cell: growth rate and time."""
+    flags = ["--chains", "64"] if quick else []
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "architectures.h5")
+        begun = time.perf_counter()
+        system.python("-m", "gradsim", "run", "architectures", "--quiet", "-o", path, *flags)
+        seconds = time.perf_counter() - begun
+        said = system.python("-m", "gradsim", "info", path).stdout
+    return {
+        "command": f"gradsim run architectures {' '.join(flags)}".strip(),
+        "seconds": seconds,
+        "printed": said[said.index("cell  chain") :],
+    }
+
+
 def _run(preset: str, flags: list[str]) -> dict[str, Any]:
     """Run a preset, keep its printed table and compare's own account of the tests."""
     with tempfile.TemporaryDirectory() as folder:

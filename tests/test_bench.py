@@ -249,6 +249,7 @@ def made_up_evidence():
         "tests": {"default": 1234, "all": 1240},
         "quick": {"command": "gradsim run quick", "seconds": 9.6, "printed": "a table\n"},
         "scale": {"command": "gradsim run scale", "seconds": 99.5, "printed": "another\n"},
+        "architectures": {"command": "gradsim run architectures", "seconds": 99.5, "printed": "a third\n"},
     }
 
 
