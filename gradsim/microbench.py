@@ -7,22 +7,15 @@ pass (see `kernels.floor`); where weights are not drawn one by one there is none
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradsim.chain import Chain
+from gradsim.kernels.blas_threads import one_blas_thread
 from gradsim.provenance import describe
 from gradsim.timing import Work, in_turns, sized
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-__all__ = ["CASES", "Case", "floor_work", "numpy_work", "one_thread", "our_work", "run_microbench"]
+__all__ = ["CASES", "Case", "floor_work", "numpy_work", "our_work", "run_microbench"]
 
 REPETITIONS = 5
 SECONDS = 0.2
@@ -121,7 +114,7 @@ def run_microbench(quick: bool = False) -> dict[str, Any]:
         ``numpy_ns_per_weight`` and ``floor_ns_per_weight`` (medians; None where there is no floor), the same names
         ending in ``_min``, and ``numpy_ratio`` and ``floor_ratio``, medians over times taken next to each other.
     """
-    with one_thread():
+    with one_blas_thread():
         seconds = QUICK_SECONDS if quick else SECONDS
         cases = [case for width, some in CASES.items() if width == 256 or not quick for case in some]
         return {
@@ -202,29 +195,3 @@ def floor_work(width: int, passes: int) -> Work:
             floor_backward(np.uint32(index * width * width % 2**32), d, g, width, width // 4)
 
     return Work(run, passes * width * width)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """NumPy's matrix products on one thread: by the environment where NumPy is still to be loaded.
-
-    Where it is loaded already, threadpoolctl sees to it if it is installed.
-    """
-    limits: AbstractContextManager[Any] = nullcontext()
-    if "numpy" not in sys.modules:
-        names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-        before = {name: os.environ.get(name) for name in names}
-        os.environ.update(dict.fromkeys(names, "1"))
-        import numpy  # noqa: F401
-
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    elif find_spec("threadpoolctl") is not None:
-        from threadpoolctl import threadpool_limits
-
-        limits = threadpool_limits(1)
-    with limits:
-        yield
