@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from gradsim.chain import Chain
@@ -12,29 +13,7 @@ from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
 from gradsim.vocabulary import DEFAULTS
 
-LAWS: Mapping[str, Callable[[Chain], Law | None]] = MappingProxyType(
-    {
-        "gaussian-linear": linear.gaussian_linear,
-        "orthogonal-linear": linear.orthogonal_linear,
-        "identity-linear": linear.identity_linear,
-        "symmetric-linear": linear.symmetric_linear,
-        "gaussian-relu": relu.gaussian_relu,
-        "orthogonal-relu": relu.orthogonal_relu,
-        "gaussian-leaky": relu.gaussian_leaky,
-        "orthogonal-leaky": relu.orthogonal_leaky,
-        "symmetric-rectifier": relu.symmetric_rectifier,
-        "identity-relu": relu.identity_relu,
-        "recurrent-gaussian-linear": recurrent.gaussian_linear,
-        "recurrent-orthogonal-linear": recurrent.orthogonal_linear,
-        "mean-field-tanh": mean_field.mean_field_tanh,
-    }
-)
-"""Every law by name; each returns None for a chain it does not hold for, and at most one holds for any chain.
-"""
-
-
-#: Fields that the laws look at themselves, or that change nothing about ln||g||. A chain in which any other field is
-#: away from its default has no law, whatever the laws say.
+#: Fields that every law looks at itself, or that change nothing about ln||g||.
 COVERED = frozenset(
     {
         "kind",
@@ -52,8 +31,58 @@ COVERED = frozenset(
         "probes",  # log_grad_norm is that of the first, drawn as ever
     }
 )
-#: Kinds that some law is about.
-KINDS = ("feedforward", "recurrent")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A law, and how far beyond plain chains it reaches.
+
+    Attributes
+    ----------
+    law_of : callable
+        The law of a chain, or None where it does not hold for it.
+    fields : frozenset of str
+        Fields it looks at besides COVERED: a chain with any other field away from its default has not this law.
+    kinds : tuple of str
+        Kinds it is about.
+    gradients : tuple of str
+        Values of output_gradient it is about. A loss gradient depends on the weights.
+    """
+
+    law_of: Callable[[Chain], Law | None]
+    fields: frozenset[str] = frozenset()
+    kinds: tuple[str, ...] = ("feedforward", "recurrent")
+    gradients: tuple[str, ...] = ("random", "ones")
+
+    def __call__(self, chain: Chain) -> Law | None:
+        """The law of a chain, or None where it does not hold for it or was not derived for one of its fields."""
+        if chain.kind not in self.kinds or chain.output_gradient not in self.gradients or not chain.gains.all():
+            return None
+        beyond = DEFAULTS.keys() - COVERED - self.fields
+        if any(getattr(chain, name) != DEFAULTS[name] for name in beyond):
+            return None
+        return self.law_of(chain)
+
+
+LAWS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "gaussian-linear": Entry(linear.gaussian_linear),
+        "orthogonal-linear": Entry(linear.orthogonal_linear),
+        "identity-linear": Entry(linear.identity_linear),
+        "symmetric-linear": Entry(linear.symmetric_linear),
+        "gaussian-relu": Entry(relu.gaussian_relu),
+        "orthogonal-relu": Entry(relu.orthogonal_relu),
+        "gaussian-leaky": Entry(relu.gaussian_leaky),
+        "orthogonal-leaky": Entry(relu.orthogonal_leaky),
+        "symmetric-rectifier": Entry(relu.symmetric_rectifier),
+        "identity-relu": Entry(relu.identity_relu),
+        "recurrent-gaussian-linear": Entry(recurrent.gaussian_linear),
+        "recurrent-orthogonal-linear": Entry(recurrent.orthogonal_linear),
+        "mean-field-tanh": Entry(mean_field.mean_field_tanh),
+    }
+)
+"""Every law by name; each returns None for a chain it does not hold for, and at most one holds for any chain.
+"""
 
 
 def find(chain: Chain) -> Law | None:
@@ -63,13 +92,8 @@ def find(chain: Chain) -> Law | None:
     ----------
     chain : Chain
     """
-    # A loss gradient depends on the weights, and a gain of 0 leaves nothing to predict.
-    if chain.output_gradient == "loss" or not chain.gains.all():
-        return None
-    if chain.kind not in KINDS or any(getattr(chain, name) != DEFAULTS[name] for name in DEFAULTS.keys() - COVERED):
-        return None
-    for law_of in LAWS.values():
-        law = law_of(chain)
+    for entry in LAWS.values():
+        law = entry(chain)
         if law is not None:
             return law
     return None
