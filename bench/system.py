@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,35 @@ status = status_of(sys.argv[1:])
 print(json.dumps([status, imported, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
 _COMPILE = """
-import json, time
+import json, sys, time
 from gradsim.backends import LocalBackend
 from gradsim.experiment import Experiment
 from gradsim.plan import plan
-from gradsim.presets import preset_path
-made = plan(Experiment.from_toml(preset_path("quick")), 1)
+made = plan(Experiment(**json.loads(sys.argv[1])), 1)
 import gradsim.kernels.cpu
 begun = time.perf_counter()
 LocalBackend(1).prepare(made)
 print(json.dumps(time.perf_counter() - begun))
 """
+#: Chains that between them need every kernel.
+_INITS = ["gaussian", "uniform", "orthogonal", "identity"]
+_NORMS = ["batch", "layer", "rms"]
+EVERYTHING: list[dict[str, Any]] = [
+    {"activation": ["linear", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "silu"]},
+    {"init": _INITS, "width": [8, 64], "bias": 0.1},
+    {"init": _INITS, "batch": 4},
+    {"init": "identity", "activation": "tanh", "skip": [0, 1.0]},
+    {"norm": _NORMS, "norm_position": ["before", "after"], "batch": 4},
+    {"norm": _NORMS, "norm_position": ["pre", "post"], "skip": 1.0, "batch": 4, "dropout": 0.1},
+    {"clip": 1.0},
+    {"clip_value": 1.0},
+    {"probes": 3, "norm": ["none", "rms"], "dropout": 0.1},
+    {"output_gradient": ["ones", "loss"]},
+    {"kind": "recurrent", "init": _INITS, "batch": [1, 4], "input_noise": 0.1, "bias": 0.1},
+    {"kind": "recurrent", "probes": 3},
+    {"kind": ["lstm", "gru"], "init": _INITS, "batch": [1, 4], "input_noise": 0.1},
+    {"kind": ["lstm", "gru"], "probes": 3},
+]
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -160,12 +179,24 @@ def _process_seconds(arguments: Sequence[str], repetitions: int) -> list[float]:
 
 
 def first_compile() -> dict[str, Any]:
-    """Seconds to compile all that the preset `quick` uses, in an empty cache, and of the whole run that does so."""
+    """Seconds to compile what the preset `quick` uses, and all there is, in empty caches; and of a first run."""
+    from gradsim.presets import preset_path
+
+    quick = tomllib.loads(preset_path("quick").read_text())
     with tempfile.TemporaryDirectory() as folder:
-        cache = {"NUMBA_CACHE_DIR": f"{folder}/compile"}
-        compile_s = json.loads(python("-c", _COMPILE, **cache).stdout)
+        compile_s = _compile_seconds({"chain": quick["chain"]}, f"{folder}/quick")
+        everything_s = _compile_seconds({"chain": [{"depth": 3, **table} for table in EVERYTHING]}, f"{folder}/all")
         begun = time.perf_counter()
         run = ["-m", "gradsim", "run", "quick", "--progress", "-o", f"{folder}/q.h5"]
         said = python(*run, NUMBA_CACHE_DIR=f"{folder}/run").stderr
         whole_s = time.perf_counter() - begun
-    return {"compile_s": compile_s, "quick_run_s": whole_s, "announced": "compil" in said.lower()}
+    return {
+        "compile_s": compile_s,
+        "everything_s": everything_s,
+        "quick_run_s": whole_s,
+        "announced": "compil" in said.lower(),
+    }
+
+
+def _compile_seconds(experiment: dict[str, Any], cache: str) -> float:
+    return float(json.loads(python("-c", _COMPILE, json.dumps(experiment), NUMBA_CACHE_DIR=cache).stdout))

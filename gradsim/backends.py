@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ __all__ = ["LocalBackend"]
 
 #: What a piece should take: long against handing it over, short against a block, so that threads end together.
 PIECE_SECONDS = 0.25
+#: Chains that are simulated to have every kernel ready, and their largest width: narrower layers have kernels of their
+#: own. Several, as one may die before it has needed them all.
+PREPARED_CHAINS, PREPARED_WIDTH = 8, 64
 
 
 def _say_nothing() -> None:
@@ -48,7 +51,7 @@ class LocalBackend:
         self._threads = threads
 
     def prepare(self, plan: Plan, compiling: Callable[[], None] = _say_nothing) -> None:
-        """Compile the kernels of a plan, or load them: no chain of a single weight is simulated.
+        """Compile the kernels of a plan, or load them, by simulating a few small chains of each kind.
 
         In the calling thread, so that a signal is heard meanwhile.
 
@@ -64,7 +67,7 @@ class LocalBackend:
         e = plan.experiment
         with announcing(compiling):
             for chain in _smallest_of_each_kind(e.cells):
-                DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain)).run(0, 0)
+                DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain)).run(0, PREPARED_CHAINS)
 
     def blocks(
         self, plan: Plan, blocks: Iterable[Block], stop: threading.Event
@@ -139,11 +142,29 @@ class _Work:
 
 
 def _smallest_of_each_kind(cells: Iterable[Chain]) -> Iterable[Chain]:
-    """The smallest chains for which the kernels of these cells are needed."""
-    from gradsim.chain import Chain
+    """Small chains that need every kernel these cells need."""
+    found: dict[tuple[object, ...], Chain] = {}
+    for chain in cells:
+        found.setdefault(_features(chain), chain)
+    return [_shrunk(chain) for chain in found.values()]
 
-    needed = {(chain.kind, min(chain.batch, 2), min(chain.probes, 2)): None for chain in cells}
-    return [Chain(kind=kind, width=2, depth=1, gain=1.0, batch=b, probes=p) for kind, b, p in needed]
+
+def _features(chain: Chain) -> tuple[object, ...]:
+    """What decides which kernels a chain needs."""
+    named = (chain.kind, chain.activation, chain.init, chain.norm, chain.norm_position, chain.output_gradient)
+    used = (chain.skip, chain.dropout, chain.clip, chain.clip_value, chain.input_noise, max(chain.biases))
+    sizes = (chain.batch > 1, chain.probes > 1, min(chain.widths) < PREPARED_WIDTH, max(chain.widths) < PREPARED_WIDTH)
+    return (*named, *(value != 0 for value in used), *sizes)
+
+
+def _shrunk(chain: Chain) -> Chain:
+    """The chain with little to draw."""
+    shape: dict[str, Any]
+    if chain.profile is None:
+        shape = {"width": min(chain.widths[0], PREPARED_WIDTH), "depth": min(chain.depth, 2)}
+    else:
+        shape = {"profile": [min(width, PREPARED_WIDTH) for width in chain.profile]}
+    return chain.replace(**shape, batch=min(chain.batch, 3), probes=min(chain.probes, 2))
 
 
 def _join(parts: list[Arrays]) -> Arrays:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BarProgress", "LineProgress", "Meter", "Progress", "duration"]
 
 LINE_INTERVAL_S = 30.0
-_COMPILING = "compiling kernels (once per version on this machine, about a minute) ..."
+_COMPILING = "compiling kernels (once per version on this machine, about half a minute) ..."
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,9 @@ import pytest
 
 from gradsim import Chain, Experiment
 from gradsim.backends import LocalBackend
-from gradsim.kernels import cpu, dense
+from gradsim.kernels import cpu, linking
 from gradsim.kernels.cpu import DenseEngine
 from gradsim.plan import Block, plan
-from gradsim.vocabulary import QUANTITIES
 
 # A call of the kernel lasts a fraction of a second, more on a machine that has other work.
 SOON = 2.5
@@ -118,46 +117,74 @@ class TestNumbers:
 
 class TestPreparing:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_one_compilation_serves_every_chain(self, dtype):
-        """After `prepare` nothing is compiled any more, whatever the chain."""
+    def test_nothing_is_compiled_after_it(self, dtype, needed):
+        """Every kernel that the cells' chains call is there, and none that they do not."""
         made = plan(experiment(dtype=dtype))
         LocalBackend(1).prepare(made)
-        compiled = len(dense.advance.signatures)
+        ready = needed(dtype)
+        assert "advance" not in ready
+        assert {"record_gradient", "fill_columns", "activate"} <= ready
+        assert ready.isdisjoint({"norm_forward", "drop", "record_probes", "multiply_drawn"})
         collect(made)
-        extremes = [
-            Chain(profile=[1, 70, 3], init="orthogonal", activation="leaky_relu", gain="torch"),
-            Chain(kind="recurrent", width=4, depth=40, init="identity", input_noise=0.1, output_gradient="loss"),
-            Chain(width=2, depth=1, init="rademacher", gain=0.0, output_gradient="ones"),
-        ]
-        for chain in extremes:
-            DenseEngine(chain, 0, dtype, QUANTITIES).run(0, 2)
-        assert len(dense.advance.signatures) == compiled
+        assert needed(dtype) == ready
 
-    def test_every_kind_of_kernel_that_the_cells_need_is_prepared(self, monkeypatch):
+    @pytest.mark.parametrize(
+        "tables",
+        [
+            [{"activation": "relu", "width": [5, 90], "norm": ["none", "batch"], "gain": [1.0, 2.0]}],
+            [{"kind": "recurrent", "width": 70, "init": ["orthogonal", "rademacher"], "probes": [1, 4]}],
+            [{"profile": [3, 80, 2], "init": "orthogonal"}, {"width": 9, "skip": 0.5, "dropout": 0.1, "bias": 0.1}],
+            [{"width": 66, "activation": ["tanh", "gelu"], "norm": "layer", "batch": [1, 5], "skip": "inv-depth"}],
+            [{"width": 8, "clip": 0.5, "init": "identity", "activation": "tanh"}, {"kind": "gru", "width": 5}],
+        ],
+    )
+    def test_nothing_is_compiled_after_it_whatever_the_chain(self, tables, needed):
+        made = plan(Experiment([table if "profile" in table else table | {"depth": 4} for table in tables], chains=20))
+        LocalBackend(1).prepare(made)
+        ready = needed("float32")
+        collect(made)
+        assert needed("float32") == ready
+
+    def test_one_small_chain_stands_for_all_of_its_kind(self, monkeypatch):
         prepared = []
 
         class Recording(Slow):
             def __init__(self, chain, seed, dtype, quantities):
-                prepared.append((chain.kind, chain.batch, chain.probes, quantities))
+                prepared.append((chain.kind, chain.width, chain.depth, chain.batch, chain.probes, quantities))
 
             def run(self, first, count):
-                assert (first, count) == (0, 0)
+                assert first == 0
 
         monkeypatch.setattr(cpu, "DenseEngine", Recording)
         tables = [
-            {"kind": ["recurrent", "lstm"], "width": [4, 5]},
-            {"norm": "batch"},
-            {"kind": "gru", "probes": [3, 4]},
+            {"kind": ["recurrent", "lstm"], "width": [4, 5, 400], "depth": 50, "gain": [1.0, 2.0]},
+            {"norm": "batch", "depth": 1},
+            {"kind": "gru", "probes": [3, 4], "width": 9},
         ]
         LocalBackend(1).prepare(
             plan(Experiment(tables, quantities=["log_grad_norm", "log_cell_grad_norm", "lyapunov"]))
         )
         assert prepared == [
-            ("recurrent", 1, 1, ("log_grad_norm",)),
-            ("lstm", 1, 1, ("log_grad_norm", "log_cell_grad_norm")),
-            ("feedforward", 2, 1, ("log_grad_norm",)),
-            ("gru", 1, 2, ("log_grad_norm", "lyapunov")),
+            ("recurrent", 4, 2, 1, 1, ("log_grad_norm",)),
+            ("recurrent", 64, 2, 1, 1, ("log_grad_norm",)),
+            ("lstm", 4, 2, 1, 1, ("log_grad_norm", "log_cell_grad_norm")),
+            ("lstm", 64, 2, 1, 1, ("log_grad_norm", "log_cell_grad_norm")),
+            ("feedforward", 64, 1, 3, 1, ("log_grad_norm",)),
+            ("gru", 9, 2, 1, 2, ("log_grad_norm", "lyapunov")),
         ]
+
+
+@pytest.fixture
+def needed(monkeypatch):
+    """The names of the kernels called by address so far, beginning with none."""
+    for dtype in ("float32", "float64"):
+        linking.table(dtype)[1:] = 0
+
+    def names(dtype):
+        filled = np.flatnonzero(linking.table(dtype)[1:])
+        return {linking._links[i].kernel.py_func.__name__ for i in filled}
+
+    return names
 
 
 class Slow:

@@ -1,15 +1,13 @@
 """What a layer's matrix does, Z = W X and G = W^T D, whichever way W exists; both in parts that can be resumed.
 
 Scales are left out: W here has unit-variance entries (orthogonal and identity: is the matrix itself). A part takes
-work units first .. first + `units` and returns where it stopped; a pass is complete at as many units as its beginning
-said. One column goes through loops that draw W where it is used; several share a draw and go through matrix products.
+work units first .. last; a pass is complete at as many units as its beginning said. One column goes through loops that
+draw W where it is used; several share a draw and go through matrix products.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from . import batched, draws
+from . import links
 from .compiling import part
 from .layout import (
     DRAWN,
@@ -18,6 +16,7 @@ from .layout import (
     ORTHOGONAL,
     RADEMACHER,
     REFLECTED,
+    SCALED,
     SCRATCH,
     SPARE_ROW,
     STORED,
@@ -26,8 +25,7 @@ from .layout import (
     G,
     Z,
 )
-from .matrices import combine, list_nonzero, transpose
-from .orthogonal import apply_q, apply_q_transposed, build_q
+from .matrices import list_nonzero
 from .shapes import LANES
 from .vectors import clear, copy
 
@@ -42,33 +40,37 @@ def lanes_of(n):
 
 
 @part
-def begin_forward(spec, vectors, slab, active, x, rows, columns):
+def begin_forward(m, x, rows, columns):
     """Clear z, list the columns of W that matter; returns the number of work units of this layer's forward pass."""
-    if spec.batch == 1 or spec.action == REFLECTED:
-        clear(vectors[Z], 0)  # what matrix products write they do not add to
-    if spec.action == REFLECTED:
+    action, batch = m.spec.action, m.spec.batch
+    if batch == 1 or action == REFLECTED:
+        clear(m.rows[Z], 0)  # what matrix products write they do not add to
+    if action == REFLECTED:
         if rows < columns:
-            copy(x, vectors[Z], columns * spec.batch)
-        return min(rows, columns)
-    if spec.action == DRAWN and spec.batch > 1:
-        return slabs(slab, rows)
-    if spec.action == DRAWN and rows < NARROW:
-        return (rows + 3) // 4
-    if spec.batch == 1 and (spec.action == DRAWN or spec.action == STORED):
-        return list_nonzero(x, columns, active)
-    return 1
+            copy(x, m.rows[Z], columns * batch)
+        units = min(rows, columns)
+    elif action == DRAWN and batch > 1:
+        units = slabs(m.slab, rows)
+    elif action == DRAWN and rows < NARROW:
+        units = (rows + 3) // 4
+    elif batch == 1 and action != SCALED:
+        units = list_nonzero(x, columns, m.active)
+    else:
+        units = 1
+    return units
 
 
 @part
-def forward_cost(spec, slab, rows, columns):
+def forward_cost(m, rows, columns):
     """Weights per work unit of the forward pass."""
-    if spec.batch > 1:
-        return shared_cost(spec, slab, spec.batch, rows, columns)
-    if spec.action == DRAWN:
-        return 4 * lanes_of(columns) if rows < NARROW else rows
-    if spec.action == STORED:
-        return rows // 16 + 1
-    return max(rows, columns)
+    action = m.spec.action
+    if m.spec.batch > 1:
+        cost = shared_cost(action, m.slab, m.spec.batch, rows, columns)
+    elif action == DRAWN:
+        cost = 4 * lanes_of(columns) if rows < NARROW else rows
+    else:
+        cost = rows // 16 + 1 if action == STORED else max(rows, columns)
+    return cost
 
 
 @part
@@ -79,111 +81,121 @@ def slabs(slab, rows):
 
 
 @part
-def shared_cost(spec, slab, shared, rows, columns):
+def shared_cost(action, slab, shared, rows, columns):
     """Weights per work unit where so many columns share W."""
-    if spec.action == DRAWN:
-        return len(slab) * lanes_of(columns) * (PRODUCT_COST + shared) // PRODUCT_COST
-    if spec.action == STORED:
-        return rows * columns * shared // PRODUCT_COST + 1
-    return max(rows, columns) * (PRODUCT_COST + 4 * shared) // PRODUCT_COST
+    if action == DRAWN:
+        cost = len(slab) * lanes_of(columns) * (PRODUCT_COST + shared) // PRODUCT_COST
+    elif action == STORED:
+        cost = rows * columns * shared // PRODUCT_COST + 1
+    else:
+        cost = max(rows, columns) * (PRODUCT_COST + 4 * shared) // PRODUCT_COST
+    return cost
 
 
 @part
-def forward_part(spec, vectors, squares, slab, active, key, x, rows, columns, first, last):
+def forward_part(m, x, rows, columns, first, last):
     """Work units first .. last of Z = W X."""
+    spec, key = m.spec, m.key
     q = (rows + 3) // 4
-    z, scratch, spare = vectors[Z], vectors[SCRATCH], vectors[SPARE_ROW]
-    shared = spec.batch
-    if spec.action == DRAWN:
-        if shared > 1:
-            batched.forward_drawn(spec, key, slab, scratch, rows, columns, first, last, x, z, shared)
-        elif rows < NARROW:
+    z, scratch = m.rows[Z], m.rows[SCRATCH]
+    signs = spec.init == RADEMACHER
+    if spec.batch > 1:
+        multiply_columns(m, x, z, rows, columns, first, last, spec.batch, False)
+    elif spec.action == DRAWN:
+        if rows < NARROW:
             n = lanes_of(columns)
             if spec.init == GAUSSIAN:
-                draws.forward_narrow_gaussian(key, False, x, n, first, last, z, q, scratch)
+                links.forward_narrow_gaussian(m, key, signs, x, n, first, last, z, q, scratch)
             else:
-                draws.forward_narrow_bounded(key, spec.init == RADEMACHER, x, n, first, last, z, q, scratch)
+                links.forward_narrow_bounded(m, key, signs, x, n, first, last, z, q, scratch)
         elif spec.init == GAUSSIAN:
-            draws.forward_gaussian(key, False, x, active, first, last, z, q)
+            links.forward_gaussian(m, key, signs, x, m.active, first, last, z, q)
         else:
-            draws.forward_bounded(key, spec.init == RADEMACHER, x, active, first, last, z, q)
+            links.forward_bounded(m, key, signs, x, m.active, first, last, z, q)
     elif spec.action == REFLECTED:
-        if shared > 1:
-            if rows >= columns:
-                batched.apply_q_columns(key, x, columns, rows, first, last, z, scratch, shared, spare)
-            else:
-                batched.apply_q_transposed_columns(key, columns, first, last, z, scratch, shared, spare)
-        elif rows >= columns:
-            apply_q(key, x[:columns], rows, first, last, z, scratch)
-        else:
-            apply_q_transposed(key, columns, first, last, z, scratch)
-    elif spec.action == STORED:
-        if shared > 1:
-            batched.apply_kept(squares[MATRIX], np.int64(0), x, z, rows, shared)
-        else:
-            combine(squares[TRANSPOSED], x, active[first:last], last - first, z, rows)
-    else:
-        copy(x, z, rows * shared)
-
-
-@part
-def begin_backward(spec, vectors, slab, active, rows, columns):
-    """Clear g, which d has been taken from; returns the number of work units of this layer's backward pass."""
-    clear(vectors[G], 0)
-    if spec.action == DRAWN:
-        return slabs(slab, rows) if spec.columns > 1 else (rows + 3) // 4
-    if spec.action == REFLECTED:
         if rows >= columns:
-            copy(vectors[D], vectors[G], rows * spec.columns)
-        return min(rows, columns)
-    if spec.action == STORED and spec.columns == 1:
-        return list_nonzero(vectors[D], rows, active)
-    return 1
-
-
-@part
-def backward_cost(spec, slab, rows, columns):
-    """Weights per work unit of the backward pass."""
-    if spec.columns > 1:
-        return shared_cost(spec, slab, spec.columns, rows, columns)
-    if spec.action == DRAWN:
-        return 4 * lanes_of(columns)
-    if spec.action == STORED:
-        return columns // 16 + 1
-    return max(rows, columns)
-
-
-@part
-def backward_part(spec, vectors, squares, slab, active, key, rows, columns, first, last):
-    """Work units first .. last of G = W^T D."""
-    q = (rows + 3) // 4
-    d, g, scratch, spare = vectors[D], vectors[G], vectors[SCRATCH], vectors[SPARE_ROW]
-    shared = spec.columns
-    if spec.action == DRAWN:
-        n = lanes_of(columns)
-        if shared > 1:
-            batched.backward_drawn(spec, key, slab, scratch, rows, columns, first, last, d, g, shared)
-        elif spec.init == GAUSSIAN:
-            draws.backward_gaussian(key, False, d, first, last, g, n, q)
+            links.apply_q(m, key, x[:columns], rows, first, last, z, scratch)
         else:
-            draws.backward_bounded(key, spec.init == RADEMACHER, d, first, last, g, n, q)
-    elif spec.action == REFLECTED:
-        if shared > 1:
-            if rows >= columns:
-                batched.apply_q_transposed_columns(key, rows, first, last, g, scratch, shared, spare)
-            else:
-                batched.apply_q_columns(key, d, rows, columns, first, last, g, scratch, shared, spare)
-        elif rows >= columns:
-            apply_q_transposed(key, rows, first, last, g, scratch)
-        else:
-            apply_q(key, d[:rows], columns, first, last, g, scratch)
+            links.apply_q_transposed(m, key, columns, first, last, z, scratch)
     elif spec.action == STORED:
-        if shared > 1:
-            batched.apply_kept(squares[MATRIX], np.int64(1), d, g, columns, shared)
-        else:
-            combine(squares[MATRIX], d, active[first:last], last - first, g, columns)
+        links.combine(m, m.squares[TRANSPOSED], x, m.active[first:last], last - first, z, rows)
     else:
-        copy(d, g, columns * shared)
+        copy(x, z, rows)
+
+
+@part
+def multiply_columns(m, x, y, rows, columns, first, last, shared, transposed):
+    """Work units first .. last of Y = W X, or of what W^T X adds to Y, for several columns; W is rows x columns."""
+    action, scratch, spare = m.spec.action, m.rows[SCRATCH], m.rows[SPARE_ROW]
+    # Q is tall: W where that is taller than wide, and W^T where it is wider.
+    plain = (rows >= columns) != transposed
+    if action == DRAWN:
+        links.multiply_drawn(m, m.spec, m.key, m.slab, scratch, rows, columns, first, last, x, y, shared, transposed)
+    elif action == REFLECTED and plain:
+        k, order = min(rows, columns), max(rows, columns)
+        links.apply_q_columns(m, m.key, x, k, order, first, last, y, scratch, shared, spare)
+    elif action == REFLECTED:
+        links.apply_q_transposed_columns(m, m.key, max(rows, columns), first, last, y, scratch, shared, spare)
+    elif action == STORED:
+        links.apply_kept(m, m.squares[MATRIX], transposed, x, y, rows, shared)
+    else:
+        copy(x, y, rows * shared)
+
+
+@part
+def begin_backward(m, rows, columns):
+    """Clear g, which d has been taken from; returns the number of work units of this layer's backward pass."""
+    action, shared = m.spec.action, m.spec.columns
+    clear(m.rows[G], 0)
+    units = 1
+    if action == DRAWN:
+        units = slabs(m.slab, rows) if shared > 1 else (rows + 3) // 4
+    elif action == REFLECTED:
+        if rows >= columns:
+            copy(m.rows[D], m.rows[G], rows * shared)
+        units = min(rows, columns)
+    elif action == STORED and shared == 1:
+        units = list_nonzero(m.rows[D], rows, m.active)
+    return units
+
+
+@part
+def backward_cost(m, rows, columns):
+    """Weights per work unit of the backward pass."""
+    action = m.spec.action
+    if m.spec.columns > 1:
+        cost = shared_cost(action, m.slab, m.spec.columns, rows, columns)
+    elif action == DRAWN:
+        cost = 4 * lanes_of(columns)
+    else:
+        cost = columns // 16 + 1 if action == STORED else max(rows, columns)
+    return cost
+
+
+@part
+def backward_part(m, rows, columns, first, last):
+    """Work units first .. last of G = W^T D."""
+    spec, key = m.spec, m.key
+    q = (rows + 3) // 4
+    d, g, scratch = m.rows[D], m.rows[G], m.rows[SCRATCH]
+    signs = spec.init == RADEMACHER
+    if spec.columns > 1:
+        multiply_columns(m, d, g, rows, columns, first, last, spec.columns, True)
+    elif spec.action == DRAWN:
+        n = lanes_of(columns)
+        if spec.init == GAUSSIAN:
+            links.backward_gaussian(m, key, signs, d, first, last, g, n, q)
+        else:
+            links.backward_bounded(m, key, signs, d, first, last, g, n, q)
+    elif spec.action == REFLECTED:
+        if rows >= columns:
+            links.apply_q_transposed(m, key, rows, first, last, g, scratch)
+        else:
+            links.apply_q(m, key, d[:rows], columns, first, last, g, scratch)
+    elif spec.action == STORED:
+        links.combine(m, m.squares[MATRIX], d, m.active[first:last], last - first, g, columns)
+    else:
+        copy(d, g, columns)
 
 
 @part
@@ -193,19 +205,20 @@ def store_units(spec, n):
 
 
 @part
-def store_part(spec, vectors, squares, key, first, last):
+def store_part(m, first, last):
     """Work units first .. last of the matrix of a tied chain; the last part transposes it."""
-    matrix = squares[MATRIX]
+    spec, key, matrix, scratch = m.spec, m.key, m.squares[MATRIX], m.rows[SCRATCH]
     n = len(matrix)
+    q = (n + 3) // 4
+    signs = spec.init == RADEMACHER
     if spec.init == ORTHOGONAL:
         if first == 0:
             for i in range(n):
                 clear(matrix[i], 0)
-        build_q(key, first, last, matrix, vectors[SCRATCH], vectors[Z])
+        links.build_q(m, key, first, last, matrix, scratch, m.rows[Z])
     elif spec.init == GAUSSIAN:
-        draws.rows_gaussian(key, False, first, last, matrix, np.int64(0), (n + 3) // 4, n, vectors[SCRATCH], n)
+        links.rows_gaussian(m, key, signs, first, last, matrix, 0, q, n, scratch, n)
     else:
-        signs = spec.init == RADEMACHER
-        draws.rows_bounded(key, signs, first, last, matrix, np.int64(0), (n + 3) // 4, n, vectors[SCRATCH], n)
+        links.rows_bounded(m, key, signs, first, last, matrix, 0, q, n, scratch, n)
     if last == store_units(spec, n):
-        transpose(matrix, squares[TRANSPOSED])
+        links.transpose(m, matrix, m.squares[TRANSPOSED])

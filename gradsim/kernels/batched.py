@@ -38,8 +38,11 @@ def runs_of(q, rows, start, stop, stride, r):
 
 
 @kernel
-def forward_drawn(spec, key, slab, spare, rows, width, first, last, x, z, columns):
-    """Slabs first .. last of Z = W X; they are cut in one way only, so that sums have one order."""
+def multiply_drawn(spec, key, slab, spare, rows, width, first, last, x, y, columns, transposed):
+    """Slabs first .. last of Y = W X, or Y += what they add to W^T X.
+
+    They are cut in one way only, so that sums have one order.
+    """
     keep_out_of_line()
     q = (rows + 3) // 4
     quarter, pitch = len(slab) // 4, slab.shape[1]
@@ -49,51 +52,18 @@ def forward_drawn(spec, key, slab, spare, rows, width, first, last, x, z, column
         draw_slab(spec, key, slab, spare, rows, width, start, stop, stride)
         for r in range(4):
             top, count = runs_of(q, rows, start, stop, stride, r)
-            if count > 0:
-                at = r * stride * pitch
-                gemm(
-                    False,
-                    False,
-                    count,
-                    columns,
-                    width,
-                    slab,
-                    at,
-                    pitch,
-                    x,
-                    0,
-                    columns,
-                    False,
-                    z,
-                    top * columns,
-                    columns,
-                )
-
-
-@kernel
-def backward_drawn(spec, key, slab, spare, rows, width, first, last, d, g, columns):
-    """G += what slabs first .. last add to W^T D."""
-    keep_out_of_line()
-    q = (rows + 3) // 4
-    quarter, pitch = len(slab) // 4, slab.shape[1]
-    stride = min(quarter, q)
-    for start in range(first * quarter, min(last * quarter, q), quarter):
-        stop = min(start + quarter, q)
-        draw_slab(spec, key, slab, spare, rows, width, start, stop, stride)
-        for r in range(4):
-            top, count = runs_of(q, rows, start, stop, stride, r)
-            if count > 0:
-                at = r * stride * pitch
-                gemm(
-                    True, False, width, columns, count, slab, at, pitch, d, top * columns, columns, True, g, 0, columns
-                )
+            at, own = r * stride * pitch, top * columns
+            if count > 0 and transposed:
+                gemm(True, False, width, columns, count, slab, at, pitch, x, own, columns, True, y, 0, columns)
+            elif count > 0:
+                gemm(False, False, count, columns, width, slab, at, pitch, x, 0, columns, False, y, own, columns)
 
 
 @kernel
 def apply_kept(matrix, transposed, x, y, n, columns):
     """Y = W X or W^T X of a square matrix that is kept."""
     keep_out_of_line()
-    gemm(transposed != 0, False, n, columns, n, matrix, 0, matrix.shape[1], x, 0, columns, False, y, 0, columns)
+    gemm(transposed, False, n, columns, n, matrix, 0, matrix.shape[1], x, 0, columns, False, y, 0, columns)
 
 
 @kernel

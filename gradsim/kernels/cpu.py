@@ -87,6 +87,8 @@ class DenseEngine:
         dict of ndarray, or None
             Each quantity as a (count, layers) float32 array; None if `stop` was set.
         """
+        from .linking import raise_interruption
+
         advance, make_memory, rows = _kernel_of(self._chain)
         memory = self._free.pop() if self._free else make_memory(self._chain, self._quantities, self._dtype)
         memory.progress.chain = 0
@@ -94,8 +96,11 @@ class DenseEngine:
         spectra = np.empty((count, self._chain.probes), np.float32)
         products = self._chain.columns > 1 or self._chain.gates > 1
         with one_blas_thread() if products else nullcontext():
-            while not advance(memory, self._key, first, count, out, spectra, budget):
-                if stop is not None and stop.is_set():
+            complete = False
+            while not complete:
+                complete = advance(memory, self._key, first, count, out, spectra, budget)
+                raise_interruption()
+                if not complete and stop is not None and stop.is_set():
                     return None
         self._free.append(memory)
         found = {name: out[rows[name], :, :columns] for name, columns in self._columns().items() if name in rows}

@@ -183,19 +183,13 @@ backward_bounded = make_backward(rng.bounded4)
 rows_gaussian = make_rows(rng.gaussian4)
 rows_bounded = make_rows(rng.bounded4)
 _fill_gaussian = make_fill(rng.gaussian4)
-_fill_bounded = make_fill(rng.bounded4)
+fill_bounded = make_fill(rng.bounded4)
 
 
 @part
 def fill_gaussian(key, column, x, rows):
     """x[:rows] = standard normals."""
     _fill_gaussian(key, False, np.int64(column), x, rows)
-
-
-@part
-def fill_uniform(key, column, x, rows):
-    """x[:rows] = uniforms of variance 1."""
-    _fill_bounded(key, False, np.int64(column), x, rows)
 
 
 @kernel
@@ -205,9 +199,10 @@ def _scatter(source, target, n, columns, column):
         target[i * columns + column] = source[i]
 
 
-@part
+@kernel
 def fill_columns(key, first, columns, x, n, scratch):
     """The n x `columns` block x: column b is column first + b of what this key draws, standard normals."""
+    keep_out_of_line()
     if columns == 1:
         fill_gaussian(key, first, x, n)
     else:

@@ -14,7 +14,6 @@ from . import draws, keys
 from .addition import add_vectors
 from .bits import keep_out_of_line
 from .compiling import kernel, part
-from .dense import LAYER_COST, UNIT_COST, enter, next_units
 from .gated_cells import gru_backward, gru_forward, lstm_backward, lstm_forward
 from .gated_layout import CELL_GRAD, COLUMN, SCRATCH, VALUE, C, G, H
 from .gated_products import (
@@ -48,6 +47,7 @@ from .probes import write_spectrum
 from .recording import record_state
 from .streams import set_key
 from .vectors import NOTHING, SMALLEST_32, SMALLEST_64, clear, copy, normalise, sum_of_squares
+from .walk import LAYER_COST, UNIT_COST, enter, next_units
 
 # Pre-activations below this power of two keep their exponent: float64 could not hold them.
 FAR_BELOW = -900
@@ -88,7 +88,7 @@ def draw_bias(m, cell, chain):
     for gate in range(spec.gates):
         set_key(m.key, cell, chain, gate, keys.BIAS)
         if spec.bias_is_uniform:
-            draws.fill_uniform(m.key, 0, m.rows[SCRATCH], n)
+            draws.fill_bounded(m.key, False, np.int64(0), m.rows[SCRATCH], n)
         else:
             draws.fill_gaussian(m.key, 0, m.rows[SCRATCH], n)
         for i in range(n):
@@ -116,7 +116,7 @@ def step_start(m, cell, chain, out):
         draw_bias(m, cell, chain)
     h = m.rows[H]
     set_key(m.key, cell, chain, 0, keys.INPUT)
-    draws.fill_columns(m.key, 0, spec.batch, h, spec.width, m.rows[COLUMN])
+    draws.fill_columns(m.key, np.int64(0), spec.batch, h, spec.width, m.rows[COLUMN])
     factor = h.dtype.type(spec.input_mantissa)
     for i in range(size):
         h[i] *= factor
@@ -197,7 +197,7 @@ def step_turn(m, cell, chain, out):
     progress.lost = -math.inf
     if spec.output == RANDOM:
         set_key(m.key, cell, chain, depth, keys.OUTPUT)
-        draws.fill_columns(m.key, 0, spec.columns, g, spec.width, m.rows[COLUMN])
+        draws.fill_columns(m.key, np.int64(0), spec.columns, g, spec.width, m.rows[COLUMN])
         squared = sum_of_squares(g, size)
         if squared == 0.0:
             g[0] = squared = 1.0  # a narrow output whose normals all rounded to zero, which float32 allows

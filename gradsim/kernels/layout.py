@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .linking import table
 from .ops import ACTIVATION_CODES, LINEAR
 from .shapes import CACHE_LINE, VECTORS, keeps_gradient, shapes, stores_matrix
 
@@ -145,6 +146,7 @@ class Memory(NamedTuple):
     logs: NDArray[np.float64]  # (2, k): growth of the probes, and lengths to work with
     active: NDArray[np.int64]  # (N,)
     key: NDArray[np.uint32]  # (4,): the stream of the layer at hand
+    links: NDArray[np.int64]  # addresses of kernels (see `linking`)
 
 
 def aligned(shape: tuple[int, ...], real: np.dtype[Any]) -> NDArray[Any]:
@@ -239,4 +241,5 @@ def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory
         logs=np.zeros(of.logs),
         active=np.zeros(of.active, np.int64),
         key=np.zeros(4, np.uint32),
+        links=table(dtype),
     )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 
-from . import keys
-from .bits import keep_out_of_line
-from .compiling import kernel, part
-from .dropout import drop
+from . import keys, links
+from .compiling import part
+from .kinds import FLAG, INT, KEY, REAL, VOID
 from .layout import AFTER, BEFORE, BRANCH, LAYER_NORM, D, G
-from .normalisation import norm_backward
+from .links import step
+from .lost import lost_counts, steepest
 from .ops import LINEAR, TANH
-from .probes import nonzero_rows
+from .probes import apply_slopes, nonzero_rows
 from .streams import set_key
 from .vectors import (
-    DIGITS_32,
-    DIGITS_64,
-    LN2,
     SMALLEST_32,
     SMALLEST_64,
     absolute_maximum,
@@ -27,56 +24,6 @@ from .vectors import (
     scale,
 )
 
-# No activation beyond tanh is steeper than this.
-STEEPEST = 1.2
-
-
-@kernel
-def note_lost(spec, progress, after, before, slopes, n):
-    """Take units of an identity chain that fell out of the dtype out of a vector, and keep a bound on their norm.
-
-    Elsewhere the next W mixes all units, and what is that far behind never counts again. Where units never mix, the
-    others may yet fall below it.
-    """
-    keep_out_of_line()
-    tiny = DIGITS_32 + SMALLEST_32 if after.itemsize == 4 else DIGITS_64 + SMALLEST_64
-    smallest = math.ldexp(1.0, tiny)
-    count = 0
-    columns = spec.columns
-    for i in range(n):
-        for b in range(i * columns, (i + 1) * columns):
-            # Slopes from TANH on are never zero: where one is, it rounded to it.
-            slope = slopes[i if spec.probes > 1 else b]
-            if abs(after[b]) < smallest and before[b] != 0 and (slope != 0 or spec.activation >= TANH):
-                after[b] = 0
-                count += 1
-    if count > 0:
-        fresh = 0.5 * math.log(count) + (tiny + progress.g_exponent) * LN2
-        larger, smaller = max(progress.lost, fresh), min(progress.lost, fresh)
-        progress.lost = larger + 0.5 * math.log1p(math.exp(2.0 * (smaller - larger)))
-
-
-@part
-def lost_counts(progress, log_norm, itemsize):
-    """Whether units that left the dtype may be seen in a norm of which those left have this logarithm."""
-    digits = DIGITS_32 if itemsize == 4 else DIGITS_64
-    return progress.lost > log_norm - digits * LN2
-
-
-@part
-def steepest(spec):
-    """A bound on |phi'|."""
-    return STEEPEST if spec.activation > TANH else max(1.0, abs(spec.slope))
-
-
-@kernel
-def apply_slopes(d, slopes, n, columns):
-    """Each of several columns times the same slopes."""
-    keep_out_of_line()
-    for i in range(n):
-        for b in range(i * columns, (i + 1) * columns):
-            d[b] *= slopes[i]
-
 
 @part
 def normal_directions(spec):
@@ -85,74 +32,95 @@ def normal_directions(spec):
 
 
 @part
-def undo_branch(spec, layers, progress, d, norms, inverse, moments, key, cell, chain, layer):
-    """Back through what comes after phi: the branch's factor, dropout, a norm after phi."""
-    n = layers[layer].width
+def undo_norm(m, d, layer):
+    """Back through the norm of the values of a layer."""
+    spec, progress, own = m.spec, m.progress, m.layers[layer]
+    kept, inverse = m.norms[layer - 1], m.inverse[layer - 1]
+    n = own.width
+    progress.g_exponent = links.norm_backward(m, spec, own, d, n, progress.g_exponent, kept, inverse, m.moments)
+    progress.rank = min(progress.rank, n - normal_directions(spec))
+
+
+@step(VOID, KEY, INT, INT)
+def undo_branch(m, cell, chain, layer):
+    """Back from g_l through what comes after phi: the branch's factor, dropout, a norm after phi; into BRANCH."""
+    spec, progress = m.spec, m.progress
+    n = m.layers[layer].width
     size = n * spec.columns
+    d = m.rows[BRANCH]
+    copy(m.rows[G], d, size)
     if spec.skip:
         scale(d, size, spec.branch)
         progress.g_exponent += spec.branch_exponent
     if spec.drops:
-        set_key(key, cell, chain, layer, keys.DROPOUT)
-        drop(key, spec.threshold, spec.kept, d, n, spec.batch, spec.columns)
+        set_key(m.key, cell, chain, layer, keys.DROPOUT)
+        links.drop(m, m.key, spec.threshold, spec.kept, d, n, spec.batch, spec.columns)
         if spec.probes > 1:
-            progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns))
+            progress.rank = min(progress.rank, links.nonzero_rows(m, d, n, spec.columns))
     if spec.norm_position == AFTER:
-        own = layers[layer]
-        progress.g_exponent = norm_backward(
-            spec, own, d, n, progress.g_exponent, norms[layer - 1], inverse[layer - 1], moments
-        )
-        progress.rank = min(progress.rank, n - normal_directions(spec))
+        undo_norm(m, d, layer)
     progress.g_exponent, _, _ = normalise(d, size, progress.g_exponent)
 
 
+@step(REAL, FLAG, INT)
+def measure(m, from_branch, layer):
+    """Back from phi'(z_l) times what came to it through a norm before phi; returns ln ||d_l||, d_l normalised.
+
+    NaN where it left the dtype and not the law.
+    """
+    spec, progress = m.spec, m.progress
+    n = m.layers[layer].width
+    size = n * spec.columns
+    d, before = m.rows[D], m.rows[BRANCH if from_branch else G]
+    top = progress.g_exponent
+    largest, log_norm, left = 0.0, 0.0, False
+    if spec.activation >= TANH or spec.norm_position != BEFORE:
+        progress.g_exponent, largest, log_norm = normalise(d, size, top)
+    if spec.activation >= TANH:
+        smallest = SMALLEST_32 if d.itemsize == 4 else SMALLEST_64
+        left = (largest == 0.0 or progress.g_exponent < top + smallest) and absolute_maximum(before, size) > 0.0
+    if spec.unmixed and not spec.skip:
+        links.note_lost(m, spec, progress, d, before, m.slopes[layer - 1], n)
+        progress.lost += math.log(steepest(spec))
+        left = left or lost_counts(progress, log_norm, d.itemsize)
+    if spec.norm_position == BEFORE:
+        undo_norm(m, d, layer)
+        progress.g_exponent, _, log_norm = normalise(d, size, progress.g_exponent)
+    return math.nan if left else log_norm
+
+
+@step(VOID, INT)
+def shed_slopes(m, layer):
+    """D times the slopes that all probes share, and how many of them can be independent after that."""
+    spec, progress = m.spec, m.progress
+    d, n = m.rows[D], m.layers[layer].width
+    if spec.activation != LINEAR:
+        apply_slopes(d, m.slopes[layer - 1], n, spec.probes)
+    progress.rank = min(progress.rank, nonzero_rows(d, n, spec.probes))
+
+
 @part
-def take_slopes(spec, layers, progress, vectors, slopes, norms, inverse, moments, key, cell, chain, layer):
-    """d_l, normalised; returns ln ||d_l|| as held, NaN where it left the dtype and not the law.
+def take_slopes(m, cell, chain, layer):
+    """d_l; returns ln ||d_l|| as held, NaN where it left the dtype and not the law.
 
     Where nobody needs that norm it is left out: a d of zero then shows in W^T d.
     """
-    n = layers[layer].width
+    spec = m.spec
+    n = m.layers[layer].width
     size = n * spec.columns
-    d, g = vectors[D], vectors[G]
-    row = slopes[0 if spec.activation == LINEAR else layer - 1]
-    before = g
-    if spec.skip or spec.drops or spec.norm_position == AFTER:
-        copy(g, d, size)
-        undo_branch(spec, layers, progress, d, norms, inverse, moments, key, cell, chain, layer)
-        copy(d, vectors[BRANCH], size)
-        before = vectors[BRANCH]
-    if spec.activation == LINEAR:
+    d, row = m.rows[D], m.slopes[0 if spec.activation == LINEAR else layer - 1]
+    from_branch = spec.skip != 0 or spec.drops != 0 or spec.norm_position == AFTER
+    if from_branch:
+        undo_branch(m, cell, chain, layer)
+    before = m.rows[BRANCH if from_branch else G]
+    if spec.activation == LINEAR or spec.probes > 1:
         copy(before, d, size)
-    elif spec.probes > 1:
-        copy(before, d, size)
-        apply_slopes(d, row, n, spec.columns)
     else:
         multiply(row, before, d, size)
+    if spec.probes > 1:
+        shed_slopes(m, layer)
     clear(d, size)
     log_norm = 0.0
-    top = progress.g_exponent
-    if spec.probes > 1:
-        progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns))
-    last = spec.norm_position != BEFORE  # else the norm is still to come
-    if spec.activation >= TANH or spec.unmixed or (last and (spec.wants_weight or spec.skip or spec.norm)):
-        e, largest, log_norm = normalise(d, size, top)
-        progress.g_exponent = e
-        if spec.activation >= TANH:
-            smallest = SMALLEST_32 if d.itemsize == 4 else SMALLEST_64
-            if (largest == 0.0 or e < top + smallest) and absolute_maximum(before, size) > 0.0:
-                log_norm = math.nan
-        if spec.unmixed and not spec.skip:
-            note_lost(spec, progress, d, before, row, n)
-            progress.lost += math.log(steepest(spec))
-            if lost_counts(progress, log_norm, d.itemsize):
-                log_norm = math.nan
-    if not last:
-        own, e = layers[layer], progress.g_exponent
-        e = norm_backward(spec, own, d, n, e, norms[layer - 1], inverse[layer - 1], moments)
-        progress.rank = min(progress.rank, n - normal_directions(spec))
-        left = math.isnan(log_norm)
-        progress.g_exponent, _, log_norm = normalise(d, size, e)
-        if left:
-            log_norm = math.nan
+    if spec.activation >= TANH or spec.unmixed or spec.wants_weight or spec.skip or spec.norm:
+        log_norm = measure(m, from_branch, layer)
     return log_norm

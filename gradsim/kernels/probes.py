@@ -73,6 +73,15 @@ def orthonormalise(g, n, k, e, rank, logs, lengths, along):
 
 
 @kernel
+def apply_slopes(d, slopes, n, columns):
+    """Each of several columns times the same slopes."""
+    keep_out_of_line()
+    for i in range(n):
+        for b in range(i * columns, (i + 1) * columns):
+            d[b] *= slopes[i]
+
+
+@kernel
 def nonzero_rows(d, n, k):
     """Rows of D that are not all zero."""
     keep_out_of_line()

@@ -10,7 +10,10 @@ import math
 from .bits import keep_out_of_line
 from .blas import gemm
 from .compiling import kernel, part
+from .kinds import INT, REAL, VOID, vector
 from .layout import OUTER, SCRATCH, SPARE_ROW, STEPS, D
+from .linking import linked
+from .links import step
 from .matrices import combine
 from .shapes import OUTER_ROWS
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
@@ -25,12 +28,12 @@ def begin_total(progress, squares):
         clear(squares[OUTER, i], 0)
 
 
-@kernel
-def add_outer(layers, progress, vectors, states, squares, active, layer):
+@step(VOID, INT)
+def add_outer(m, layer):
     """Add the pending steps, of which `layer` is the last, to the tied weight gradient in its own exponent."""
-    keep_out_of_line()
+    layers, progress, vectors, active = m.layers, m.progress, m.rows, m.active
     pending = progress.pending
-    outer, scratch = squares[OUTER], vectors[SCRATCH]
+    outer, scratch = m.squares[OUTER], vectors[SCRATCH]
     n = len(outer)
     # Step k is that of layer + pending - 1 - k; its partner is the state below it.
     largest = progress.outer_exponent
@@ -45,7 +48,7 @@ def add_outer(layers, progress, vectors, states, squares, active, layer):
     for k in range(pending):
         shift(vectors[STEPS + k], n, max(active[k] - largest, -2000))
         active[k] = k
-    below = states[layer - 1 : layer - 1 + pending]
+    below = m.states[layer - 1 : layer - 1 + pending]
     for i in range(n):
         for k in range(pending):
             scratch[pending - 1 - k] = vectors[STEPS + k, i]
@@ -54,7 +57,7 @@ def add_outer(layers, progress, vectors, states, squares, active, layer):
 
 
 @kernel
-def first_column(d, target, n, columns, log_factor):
+def _first_column(d, target, n, columns, log_factor):
     """target[:n] 2^e = column 0 of an n x `columns` block times exp(log_factor); returns e."""
     keep_out_of_line()
     power = math.floor(log_factor / LN2)
@@ -64,48 +67,52 @@ def first_column(d, target, n, columns, log_factor):
     return power
 
 
-@kernel
-def add_product(layers, progress, vectors, states, squares, columns, layer):
+first_column = linked(_first_column, INT, lambda r: (vector(r), vector(r), INT, INT, REAL))
+
+
+@step(VOID, INT)
+def add_product(m, layer):
     """Add D X^T of a step with several columns to the tied weight gradient."""
-    keep_out_of_line()
-    d, outer = vectors[D], squares[OUTER]
+    progress, columns = m.progress, m.spec.batch
+    d, outer = m.rows[D], m.squares[OUTER]
     n = len(outer)
-    own = progress.g_exponent + layers[layer].input_exponent
+    own = progress.g_exponent + m.layers[layer].input_exponent
     largest = max(own, progress.outer_exponent)
     for i in range(n):
         shift(outer[i], n, max(progress.outer_exponent - largest, -2000))
     progress.outer_exponent = largest
-    scaled = vectors[SPARE_ROW]
+    scaled = m.rows[SPARE_ROW]
     copy(d, scaled, n * columns)
     shift(scaled, n * columns, max(own - largest, -2000))
-    x = states[layer - 1]
+    x = m.states[layer - 1]
     gemm(False, True, n, n, columns, scaled, 0, columns, x, 0, columns, True, outer, 0, outer.shape[1])
 
 
 @part
-def add_step(spec, layers, progress, vectors, states, squares, logs, active, layer):
+def add_step(m, layer):
     """Add d_l x_l^T of a step, d_l as held in D; of probes that of the first."""
+    spec, progress, own = m.spec, m.progress, m.layers[layer]
     if spec.batch > 1:
-        add_product(layers, progress, vectors, states, squares, spec.batch, layer)
+        add_product(m, layer)
     else:
-        step = vectors[STEPS + progress.pending]
-        layers[layer].step_exponent = progress.g_exponent
+        row = m.rows[STEPS + progress.pending]
+        own.step_exponent = progress.g_exponent
         if spec.probes > 1:
-            layers[layer].step_exponent += first_column(vectors[D], step, layers[layer].width, spec.probes, logs[0, 0])
+            own.step_exponent += first_column(m, m.rows[D], row, own.width, spec.probes, m.logs[0, 0])
         else:
-            copy(vectors[D], step, layers[layer].width)
+            copy(m.rows[D], row, own.width)
         progress.pending += 1
         if progress.pending == OUTER_ROWS:
-            add_outer(layers, progress, vectors, states, squares, active, layer)
+            add_outer(m, layer)
 
 
 @part
-def total_norm(layers, progress, vectors, states, squares, active, layer):
+def total_norm(m, layer):
     """ln of the Frobenius norm of all steps, the last of which is `layer`."""
-    if progress.pending > 0:
-        add_outer(layers, progress, vectors, states, squares, active, layer)
-    outer = squares[OUTER]
+    if m.progress.pending > 0:
+        add_outer(m, layer)
+    outer = m.squares[OUTER]
     total = 0.0
     for i in range(len(outer)):
         total += sum_of_squares(outer[i], len(outer))
-    return 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
+    return 0.5 * math.log(total) + m.progress.outer_exponent * LN2 if total > 0 else -math.inf

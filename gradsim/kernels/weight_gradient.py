@@ -9,17 +9,20 @@ import math
 
 import numpy as np
 
+from . import links
 from .bits import keep_out_of_line
 from .blas import gemm
-from .compiling import kernel, part
+from .compiling import kernel
+from .kinds import INT, OUT, REAL, VOID, matrix, vector
 from .layout import WEIGHT_GRAD, D
-from .probes import column_square
+from .linking import linked
+from .links import step
 from .tied_gradient import add_step
 from .vectors import LN2
 
 
 @kernel
-def log_product_norm(d, n, x, m, columns, grams):
+def _log_product_norm(d, n, x, m, columns, grams):
     """ln of the Frobenius norm of D X^T, D n x columns and X m x columns."""
     keep_out_of_line()
     first, second = grams[0], grams[1]
@@ -31,20 +34,25 @@ def log_product_norm(d, n, x, m, columns, grams):
     return 0.5 * math.log(total) if total > 0.0 else -math.inf
 
 
-@part
-def note_weight_gradient(spec, layers, progress, vectors, states, squares, grams, logs, active, out, layer, log_d):
+log_product_norm = linked(_log_product_norm, REAL, lambda r: (vector(r), INT, vector(r), INT, INT, matrix(r)))
+
+
+@step(VOID, OUT, INT, REAL)
+def note_weight_gradient(m, out, layer, log_d):
     """Write down the norm of a layer's weight gradient, or add one more step of a tied chain's total."""
+    spec, progress, own = m.spec, m.progress, m.layers[layer]
     if spec.tied_gradient:
-        add_step(spec, layers, progress, vectors, states, squares, logs, active, layer)
+        add_step(m, layer)
     else:
-        n, m = layers[layer].width, layers[layer - 1].width
-        value = log_d + layers[layer].log_input
+        n, below = own.width, m.layers[layer - 1].width
+        d = m.rows[D]
+        value = log_d + own.log_input
         if spec.probes > 1:
-            own = column_square(vectors[D], n, spec.probes, np.int64(0))
+            square = links.column_square(m, d, n, spec.probes, 0)
             value = -math.inf
-            if own > 0.0:
-                value = 0.5 * math.log(own) + progress.g_exponent * LN2 + logs[0, 0] + layers[layer].log_input
+            if square > 0.0:
+                value = 0.5 * math.log(square) + progress.g_exponent * LN2 + m.logs[0, 0] + own.log_input
         elif spec.batch > 1:
-            value = log_product_norm(vectors[D], n, states[layer - 1], m, spec.batch, grams)
-            value += (progress.g_exponent + layers[layer].input_exponent) * LN2
+            value = log_product_norm(m, d, n, m.states[layer - 1], below, spec.batch, m.grams)
+            value += (progress.g_exponent + own.input_exponent) * LN2
         out[WEIGHT_GRAD, progress.chain, layer - 1] = value + progress.g_offset

@@ -94,6 +94,6 @@ def signs(words, dtype):
 def column(key, index, rows, dtype="float64", law="gaussian"):
     """One column of a matrix of `rows` rows, as the kernels fill it."""
     x = np.zeros(4 * -(-rows // 4) + draws.SPARE, dtype)
-    fill = draws._fill_gaussian if law == "gaussian" else draws._fill_bounded
+    fill = draws._fill_gaussian if law == "gaussian" else draws.fill_bounded
     fill(key, law == "rademacher", index, x, rows)
     return x[:rows]

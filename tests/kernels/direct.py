@@ -65,7 +65,7 @@ def uniform_bias(stream, rows, dtype):
     x = np.empty(shapes.padded(rows), dtype)
     arguments = (stream, False, 0, x, rows)
     kinds = (typeof(stream), types.literal(False), types.literal(0), typeof(x), typeof(rows))
-    _compiled(draws._fill_bounded, kinds)(*arguments)
+    _compiled(draws.fill_bounded, kinds)(*arguments)
     return x[:rows]
 
 
