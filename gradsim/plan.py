@@ -38,7 +38,9 @@ _NS_REFLECTED = 1.5  # a weight of an orthogonal matrix, drawn and applied as re
 _NS_REFLECTOR = 150.0  # beside that for each reflector: keys and calls
 _NS_BUILT = 1.0  # per n^3: an orthogonal matrix formed from its reflectors
 _NS_UNIT = 3.0  # an activation with its derivative and its share of the norms, each pass
-_NS_UNIT_SMOOTH = 12.0  # with an exponential in it, as in every gate
+_NS_UNIT_SMOOTH = 5.0  # with an exponential in it
+_NS_UNIT_ERF = 25.0  # with an error function
+_NS_UNIT_GATE = 12.0  # of every gate of a step
 _NS_UNIT_NORM = 4.0  # normalised, each pass
 _NS_UNIT_DROPPED = 1.0  # kept or dropped, each pass
 _NS_UNIT_PAIR = 0.5  # orthogonalised, each pair of probes
@@ -247,13 +249,22 @@ def _widest(chain: Chain) -> int:
 
 def _nanoseconds(chain: Chain, dtype: str) -> float:
     """Return the expected time of one chain, forward and backward, on one core."""
-    unit = (_NS_UNIT if chain.activation in _RECTIFIERS else _NS_UNIT_SMOOTH) * chain.gates
+    unit = _nanoseconds_of_phi(chain)
     unit += _NS_UNIT_NORM if chain.norm != "none" else 0.0
     unit += _NS_UNIT_DROPPED if chain.dropout else 0.0
     vectors = _units(chain) * unit * (chain.batch + chain.columns) + 2 * chain.depth * _NS_LAYER
     if chain.probes > 1:
         vectors += _units(chain) * _NS_UNIT_PAIR * chain.probes**2
     return (_matrix_nanoseconds(chain) + vectors) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
+
+
+def _nanoseconds_of_phi(chain: Chain) -> float:
+    """Return what a unit's activation takes, each pass."""
+    if chain.gates > 1:
+        return _NS_UNIT_GATE * chain.gates
+    if chain.activation in _RECTIFIERS:
+        return _NS_UNIT
+    return _NS_UNIT_ERF if chain.activation in ("erf", "gelu") else _NS_UNIT_SMOOTH
 
 
 def _matrix_nanoseconds(chain: Chain) -> float:

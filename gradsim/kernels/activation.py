@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from . import ops
-from .bits import keep_out_of_line
+from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel
 from .ops import ERF, GELU, LEAKY_RELU, LINEAR, RELU, SIGMOID, TANH
 from .vectors import absolute_maximum, copy
@@ -26,6 +26,7 @@ LARGE = 900
 @kernel
 def saturate(code, z, h, slopes, n, factor):
     """h = phi(z factor) and its slopes, phi bounded."""
+    prefer_wide_vectors()
     keep_out_of_line()
     if code == TANH:
         for i in range(n):
@@ -41,6 +42,7 @@ def saturate(code, z, h, slopes, n, factor):
 @kernel
 def rectify_smoothly(code, z, h, slopes, n, factor, down):
     """h = phi(z factor) down and its slopes, phi = GELU or SiLU, which grow as z does."""
+    prefer_wide_vectors()
     keep_out_of_line()
     if code == GELU:
         for i in range(n):

@@ -1,82 +1,37 @@
 """What gates do to vectors of float64: sigmoid, tanh and their slopes, and products of them; loops that run as vectors.
 
-The exponential is that of Cody and Waite (1980): x = k ln 2 + r, a polynomial in r, and 2^k by its bits; its error is
-below two units in the last place. Unlike `math.exp` it is arithmetic without a call, which vectors need. Each loop
-has few arrays: a compiler that has to compare many for overlap gives up.
+Each loop has few arrays: a compiler that has to compare many for overlap gives up.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from .bits import double_bits, double_from_bits, keep_out_of_line, prefer_wide_vectors
-from .compiling import kernel, part
+from . import ops
+from .bits import keep_out_of_line, prefer_wide_vectors
+from .compiling import kernel
 from .vectors import NOTHING, absolute_maximum, copy
 
-u64 = np.uint64
-
-LOG2_E = 1.0 / math.log(2.0)
-LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-TO_INTEGER = 1.5 * 2.0**52  # what is added to this is rounded to an integer, in the low bits
-LARGEST = 708.0  # exp(-x) beyond it is no normal number, and taken as zero
 # Power of two below which tanh z = z to half a unit in the last place of float64.
 LINEAR_BELOW = -27
 
 
-@part
-def decay(x):
-    """exp(-x) and exp(-x) - 1 for x >= 0, neither by a difference."""
-    y = -x if x < LARGEST else -LARGEST
-    shifted = y * LOG2_E + TO_INTEGER
-    k = shifted - TO_INTEGER
-    r = (y - k * LN2_HIGH) - k * LN2_LOW
-    p = 1.0 / 6227020800.0 * r + 1.0 / 479001600.0
-    p = p * r + 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
-    p = p * r * r + r
-    two_k = double_from_bits(u64(u64(double_bits(shifted) + u64(1023)) << u64(52)))
-    below = two_k * p + (two_k - 1.0)
-    value = two_k * p + two_k if x < LARGEST else 0.0
-    return value, below
-
-
 @kernel
 def squash(x, slopes, rest, n, factor, more):
-    """x <- sigmoid(factor x + more), its slope t / (1 + t)^2, t = exp(-|.|), and 1 - sigmoid without a difference."""
+    """x <- sigmoid(factor x + more), its slope, and 1 - sigmoid without a difference."""
     prefer_wide_vectors()
     keep_out_of_line()
     for i in range(n):
-        z = factor * x[i] + more
-        t, _ = decay(abs(z))
-        large = 1.0 / (1.0 + t)
-        small = t * large
-        slopes[i] = small * large
-        x[i] = large if z >= 0.0 else small
-        rest[i] = small if z >= 0.0 else large
+        x[i], slopes[i], rest[i] = ops.logistic(factor * x[i] + more)
 
 
 @kernel
 def _saturate(x, slopes, n, factor):
-    """x <- tanh(factor x), and its slope 4 t / (1 + t)^2, t = exp(-2|.|)."""
+    """x <- tanh(factor x), and its slope."""
     prefer_wide_vectors()
     keep_out_of_line()
     for i in range(n):
-        z = factor * x[i]
-        t, below = decay(2.0 * abs(z))
-        inverse = 1.0 / (1.0 + t)
-        size = -below * inverse
-        slopes[i] = 4.0 * t * inverse * inverse
-        x[i] = size if z >= 0.0 else -size
+        x[i], slopes[i] = ops.tanh(factor * x[i])
 
 
 @kernel
