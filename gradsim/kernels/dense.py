@@ -64,7 +64,7 @@ from .probes import write_spectrum
 from .recording import record_gradient, record_probes, record_state
 from .streams import set_key
 from .tied_gradient import begin_total, total_norm
-from .vectors import LN2, copy, normalise, scale, sum_of_squares
+from .vectors import LN2, clear, copy, normalise, scale, sum_of_squares
 from .weight_gradient import note_weight_gradient
 
 # What a layer costs in each pass beside its weights, in weights.
@@ -225,7 +225,7 @@ def step_close(m, out, spectra):
         if not spec.tied_gradient:
             out[WEIGHT_GRAD, chain, below] = value
     if spec.tied_gradient:
-        log_total = total_norm(m.layers, progress, m.rows, m.states, m.squares, m.active, layer)
+        log_total = total_norm(spec, m.layers, progress, m.rows, m.states, m.squares, m.active, layer)
         out[WEIGHT_GRAD, chain, 0] = math.nan if math.isnan(value) else log_total + progress.g_offset
     if spec.probes > 1:
         if layer > 1:
@@ -264,6 +264,9 @@ def end_backward(m, out, layer):
     if spec.norm_position == PRE:
         own, e = layers[layer], progress.g_exponent
         progress.g_exponent = norm_backward(spec, own, g, n, e, m.norms[layer - 1], m.inverse[layer - 1], m.moments)
+        progress.rank = min(progress.rank, n - normal_directions(spec))
+    if spec.lone_input and layer == 1:
+        clear(g, 0)
     if spec.skip:
         progress.g_exponent, _, _ = normalise(g, size, progress.g_exponent)
         carried = progress.carried_exponent + spec.carry_exponent

@@ -9,7 +9,8 @@ from .bits import keep_out_of_line
 from .compiling import kernel, part
 from .dropout import drop
 from .layout import AFTER, BEFORE, BRANCH, LAYER_NORM, D, G
-from .normalisation import norm_backward
+from .lone import NEVER
+from .normalisation import GRADIENT_DIGITS, norm_backward, silence, smallest_part
 from .ops import LINEAR, TANH
 from .probes import nonzero_rows
 from .streams import set_key
@@ -84,6 +85,28 @@ def normal_directions(spec):
     return (1 if spec.norm == LAYER_NORM else 0) + (1 if spec.norm_eps == 0.0 else 0)
 
 
+@kernel
+def drop_silent(d, y, n, columns, batch):
+    """Zero the gradients at units that are zero themselves: phi will not pass them."""
+    keep_out_of_line()
+    share = columns // batch
+    for k in range(n * columns):
+        if y[k // share] == 0:
+            d[k] = 0
+
+
+@part
+def silence_lone(spec, progress, d, n, rule, moments):
+    """Zero what is zero in the law because a norm divides by all that is there; of probes, one direction less."""
+    if rule != NEVER:
+        if spec.probes > 1:
+            progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns) - 1)
+            if progress.rank <= 0:
+                clear(d, 0)
+        else:
+            silence(rule, d, n, spec.columns, moments[0])
+
+
 @part
 def undo_branch(spec, layers, progress, d, norms, inverse, moments, key, cell, chain, layer):
     """Back through what comes after phi: the branch's factor, dropout, a norm after phi."""
@@ -97,6 +120,10 @@ def undo_branch(spec, layers, progress, d, norms, inverse, moments, key, cell, c
         drop(key, spec.threshold, spec.kept, d, n, spec.batch, spec.columns)
         if spec.probes > 1:
             progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns))
+        rule = spec.kept_rule if layer < spec.depth else spec.kept_last
+        if rule != NEVER and spec.norm_position == AFTER:
+            drop_silent(d, norms[layer - 1], n, spec.columns, spec.batch)
+        silence_lone(spec, progress, d, n, rule, moments)
     if spec.norm_position == AFTER:
         own = layers[layer]
         progress.g_exponent = norm_backward(
@@ -134,6 +161,13 @@ def take_slopes(spec, layers, progress, vectors, slopes, norms, inverse, moments
     top = progress.g_exponent
     if spec.probes > 1:
         progress.rank = min(progress.rank, nonzero_rows(d, n, spec.columns))
+    silence_lone(spec, progress, d, n, spec.passed if layer < spec.depth else spec.passed_last, moments)
+    if spec.norm and spec.activation != LINEAR:
+        # What cancelled to rounding and is not known to be zero: where phi passes it, as large as rounding of the rest.
+        largest = absolute_maximum(d, size)
+        rest = absolute_maximum(before, size) * absolute_maximum(row, n * spec.batch)
+        if largest != 0.0 and largest < rest * smallest_part(d.itemsize, GRADIENT_DIGITS):
+            d[0] = math.nan
     last = spec.norm_position != BEFORE  # else the norm is still to come
     if spec.activation >= TANH or spec.unmixed or (last and (spec.wants_weight or spec.skip or spec.norm)):
         e, largest, log_norm = normalise(d, size, top)

@@ -12,6 +12,7 @@ from .blas import gemm
 from .compiling import kernel, part
 from .layout import OUTER, SCRATCH, SPARE_ROW, STEPS, D
 from .matrices import combine
+from .normalisation import CANCELLED_DIGITS, smallest_part
 from .shapes import OUTER_ROWS
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
 
@@ -21,6 +22,7 @@ def begin_total(progress, squares):
     """No steps so far."""
     progress.pending = 0
     progress.outer_exponent = NOTHING
+    progress.largest_step = -math.inf
     for i in range(squares.shape[1]):
         clear(squares[OUTER, i], 0)
 
@@ -100,12 +102,18 @@ def add_step(spec, layers, progress, vectors, states, squares, logs, active, lay
 
 
 @part
-def total_norm(layers, progress, vectors, states, squares, active, layer):
-    """ln of the Frobenius norm of all steps, the last of which is `layer`."""
+def total_norm(spec, layers, progress, vectors, states, squares, active, layer):
+    """ln of the Frobenius norm of all steps, the last of which is `layer`.
+
+    Of batch norm, where each step's columns can cancel: zero where rounding is all that is left.
+    """
     if progress.pending > 0:
         add_outer(layers, progress, vectors, states, squares, active, layer)
     outer = squares[OUTER]
     total = 0.0
     for i in range(len(outer)):
         total += sum_of_squares(outer[i], len(outer))
-    return 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
+    log_norm = 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
+    least = math.log(smallest_part(outer.itemsize, CANCELLED_DIGITS))
+    nothing = len(outer) == 1 or log_norm < progress.largest_step + least
+    return -math.inf if spec.weights_cancel and nothing else log_norm

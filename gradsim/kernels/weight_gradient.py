@@ -13,28 +13,62 @@ from .bits import keep_out_of_line
 from .blas import gemm
 from .compiling import kernel, part
 from .layout import WEIGHT_GRAD, D
+from .normalisation import CANCELLED_DIGITS, GRADIENT_DIGITS, smallest_part
 from .probes import column_square
 from .tied_gradient import add_step
 from .vectors import LN2
 
 
 @kernel
-def log_product_norm(d, n, x, m, columns, grams):
-    """ln of the Frobenius norm of D X^T, D n x columns and X m x columns."""
+def square_of_product(d, n, x, m, columns):
+    """Squared Frobenius norm of D X^T, entry by entry."""
+    keep_out_of_line()
+    total = 0.0
+    for i in range(n):
+        for j in range(m):
+            entry = 0.0
+            for b in range(columns):
+                entry += np.float64(d[i * columns + b]) * x[j * columns + b]
+            total += entry * entry
+    return total
+
+
+@kernel
+def log_product_norm(d, n, x, m, columns, grams, cancels):
+    """ln of the Frobenius norm of D X^T, D n x columns and X m x columns.
+
+    Gram matrices give its square: where that has few digits left, they are looked for one by one. Where there are
+    none it is zero if the law has such zeros (`cancels`), else NaN.
+    """
     keep_out_of_line()
     first, second = grams[0], grams[1]
     gemm(True, False, columns, columns, n, d, 0, columns, d, 0, columns, False, first, 0, columns)
     gemm(True, False, columns, columns, m, x, 0, columns, x, 0, columns, False, second, 0, columns)
-    total = 0.0
+    total, left, right = 0.0, 0.0, 0.0
     for k in range(columns * columns):
         total += np.float64(first[k]) * second[k]
-    return 0.5 * math.log(total) if total > 0.0 else -math.inf
+    for k in range(0, columns * columns, columns + 1):
+        left += first[k]
+        right += second[k]
+    if left == 0.0 or right == 0.0:
+        return -math.inf
+    least = smallest_part(d.itemsize, GRADIENT_DIGITS)
+    if total > left * right * least:
+        return 0.5 * math.log(total)
+    total = square_of_product(d, n, x, m, columns)
+    if cancels:
+        # What of d was not taken out before adds rounding of its own.
+        least = smallest_part(d.itemsize, CANCELLED_DIGITS)
+    if total > left * right * least * least and not (cancels and m == 1):
+        return 0.5 * math.log(total)
+    return -math.inf if cancels else math.nan
 
 
 @part
 def note_weight_gradient(spec, layers, progress, vectors, states, squares, grams, logs, active, out, layer, log_d):
     """Write down the norm of a layer's weight gradient, or add one more step of a tied chain's total."""
     if spec.tied_gradient:
+        progress.largest_step = max(progress.largest_step, log_d + layers[layer].log_input)
         add_step(spec, layers, progress, vectors, states, squares, logs, active, layer)
     else:
         n, m = layers[layer].width, layers[layer - 1].width
@@ -45,6 +79,6 @@ def note_weight_gradient(spec, layers, progress, vectors, states, squares, grams
             if own > 0.0:
                 value = 0.5 * math.log(own) + progress.g_exponent * LN2 + logs[0, 0] + layers[layer].log_input
         elif spec.batch > 1:
-            value = log_product_norm(vectors[D], n, states[layer - 1], m, spec.batch, grams)
+            value = log_product_norm(vectors[D], n, states[layer - 1], m, spec.batch, grams, spec.weights_cancel)
             value += (progress.g_exponent + layers[layer].input_exponent) * LN2
         out[WEIGHT_GRAD, progress.chain, layer - 1] = value + progress.g_offset
