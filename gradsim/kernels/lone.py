@@ -88,7 +88,7 @@ def weights_can_cancel(chain: Chain) -> bool:
     """Whether dLoss/dW_l is zero where the inputs of W_l differ in one direction alone, which batch norm rescales."""
     if chain.norm != "batch" or chain.norm_eps > 0 or chain.input_noise > 0:
         return False
-    return chain.norm_position in ("before", "after") or (chain.norm_position == "post" and _has_one_branch(chain))
+    return chain.norm_position in ("before", "after") or _has_one_branch(chain)
 
 
 def bias_is_taken_out(chain: Chain) -> bool:
