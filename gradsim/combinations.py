@@ -42,26 +42,27 @@ def _check_shape(chain: Chain, given: Mapping[str, Value]) -> None:
     if chain.profile is None:
         return
     if chain.tied:
-        text = f'profile applies to kind = "feedforward" only, not to "{chain.kind}"'
+        text = f'profile = {show(chain.profile)} applies to kind = "feedforward" only, not to kind = "{chain.kind}"'
         raise ExperimentError(f"{text}: give width and depth instead")
     for name in ("width", "depth"):
         if name in given:
             raise ExperimentError(f"{name} = {given[name]} beside a profile: a profile replaces width and depth")
     if len(set(chain.profile)) > 1:
+        beside = f"with profile = {show(chain.profile)}"
         if chain.init == "identity":
-            text = 'init = "identity" needs equal widths: use init = "orthogonal" for this profile'
-            raise ExperimentError(text)
+            raise ExperimentError(f'init = "identity" {beside}: it needs equal widths; use init = "orthogonal"')
         if chain.skip:
-            text = f"skip = {show(chain.skip)} needs equal widths, since it adds h_{{l-1}} to the values of layer l"
-            raise ExperimentError(f"{text}: leave skip out for this profile")
+            why = "it needs equal widths, since it adds h_{l-1} to the values of layer l"
+            raise ExperimentError(f"skip = {show(chain.skip)} {beside}: {why}; leave skip out")
 
 
 def _check_kind(chain: Chain, given: Mapping[str, Value]) -> None:
     if "input_noise" in given and not chain.tied:
-        raise ExperimentError(f'input_noise applies to kind = "recurrent", "lstm" and "gru", not to "{chain.kind}"')
+        text = f'input_noise = {show(given["input_noise"])} with kind = "{chain.kind}"'
+        raise ExperimentError(f'{text}: it applies to kind = "recurrent", "lstm" and "gru", which have steps')
     if "forget_bias" in given and chain.kind != "lstm":
-        text = f'forget_bias applies to kind = "lstm" only: a "{chain.kind}" chain has no forget gate'
-        raise ExperimentError(text)
+        text = f'forget_bias = {show(given["forget_bias"])} with kind = "{chain.kind}"'
+        raise ExperimentError(f'{text}: it applies to kind = "lstm" only, no other has a forget gate')
     if chain.gates > 1:
         for name in ("activation", "negative_slope"):
             if name in given:
@@ -105,12 +106,17 @@ def _check_norm(chain: Chain, given: Mapping[str, Value]) -> None:
         if chain.batch <= 2:
             text = f'norm = "batch" with batch = {chain.batch}: over {chain.batch} inputs'
             raise ExperimentError(f"{text} its gradient is exactly 0; batch is at least 3")
-    elif chain.norm == "layer":
-        normalised = chain.widths[:-1] if chain.norm_position == "pre" else chain.widths[1:]
-        if min(normalised) <= 2:
+    else:
+        # Under layer norm of two units they are 1 and -1 whatever comes in, under RMS norm one unit is.
+        least = 3 if chain.norm == "layer" else 2 if not chain.norm_eps else 1
+        narrowest = min(chain.widths[:-1] if chain.norm_position == "pre" else chain.widths[1:])
+        if narrowest < least:
             named = "width" if chain.profile is None else "a profile with width"
-            text = f'norm = "layer" with {named} {min(normalised)}: over {min(normalised)} units'
-            raise ExperimentError(f"{text} its gradient is exactly 0; a normalised width is at least 3")
+            text = f'norm = "{chain.norm}" with {named} {narrowest}'
+            if chain.norm == "rms":
+                text += " and norm_eps = 0"
+            over = f"over {narrowest} unit{'' if narrowest == 1 else 's'}"
+            raise ExperimentError(f"{text}: {over} its gradient is exactly 0; a normalised width is at least {least}")
 
 
 def _check_gradient(chain: Chain) -> None:
@@ -119,15 +125,38 @@ def _check_gradient(chain: Chain) -> None:
         raise ExperimentError(f"{text}; give one of them")
 
 
+# Below this probability no 32-bit word says that a unit is dropped.
+_NEVER_DROPS = 2.0**-32
+
+
+def _comes_out(chain: Chain) -> bool:
+    """Whether h_L is what the norm gives, times a constant."""
+    if chain.norm_position == "post":
+        return True
+    if (chain.skip and chain.carry) or chain.dropout >= _NEVER_DROPS or chain.norm_position == "pre":
+        return False
+    if chain.norm_position == "after" or chain.activation == "linear":
+        return True
+    # A slope of -1 takes magnitudes, of which the length is that of what came in.
+    same = (1.0, -1.0) if chain.output_gradient == "loss" else (1.0,)
+    return chain.activation == "leaky_relu" and chain.negative_slope in same
+
+
 def _check_loss(chain: Chain) -> None:
-    """Refuse a loss that a norm holds constant: its gradient is exactly zero, and rounding would be all there is."""
-    if chain.output_gradient == "random" or chain.norm == "none":
-        return
-    straight = not chain.skip and not chain.dropout
-    linear = chain.norm_position == "before" and chain.activation == "linear"
-    if not (chain.norm_position == "post" or (straight and (chain.norm_position == "after" or linear))):
+    """Refuse a loss that a norm holds constant: its gradient is exactly zero, and rounding would be all there is.
+
+    What makes it no more than nearly constant (a carry or norm_eps of 1e-30) is a law of its own, of which the kernels
+    say NaN where the dtype has no digits for it.
+    """
+    if chain.output_gradient == "random" or chain.norm == "none" or not _comes_out(chain):
         return
     text = f'output_gradient = "{chain.output_gradient}" with norm = "{chain.norm}" on what comes out'
+    if chain.activation == "leaky_relu" and chain.norm_position == "before":
+        text += f" (negative_slope = {chain.negative_slope:g} changes no length)"
+    if chain.skip and chain.norm_position != "post":
+        text += f" (carry = {chain.carry:g} leaves the branch alone)"
+    if 0 < chain.dropout < _NEVER_DROPS:
+        text += f" (dropout = {chain.dropout:g} is below 2^-32 and drops nothing)"
     if chain.output_gradient == "ones" and chain.norm != "rms":
         raise ExperimentError(f'{text}: the sum of all outputs is always 0, and so is the gradient; use "random"')
     if chain.output_gradient == "loss" and not chain.norm_eps and not chain.clip_value:

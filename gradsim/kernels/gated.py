@@ -15,7 +15,7 @@ from .addition import add_vectors
 from .bits import keep_out_of_line
 from .compiling import kernel, part
 from .gated_cells import gru_backward, gru_forward, lstm_backward, lstm_forward
-from .gated_layout import CELL_GRAD, COLUMN, SCRATCH, VALUE, C, G, H
+from .gated_layout import CELL_GRAD, COLUMN, FIRST, SCRATCH, VALUE, C, G, H
 from .gated_products import (
     add_step,
     backward_product,
@@ -23,9 +23,10 @@ from .gated_products import (
     forward_product,
     total_norm,
 )
-from .gated_recording import grow_lost, let_go, record
+from .gated_recording import falls_out, grow_lost, let_go, record
 from .gates import power
 from .layout import (
+    ACTIVATION,
     BACKWARD,
     CLOSE,
     DRAW,
@@ -100,6 +101,8 @@ def end_state(m, out, layer):
     """Normalise h_l, write down its norm and keep it where the weight gradient will want it."""
     progress = m.progress
     record_state(m.spec, m.layers, progress, m.rows[H], out, layer)
+    if progress.blurred:
+        out[ACTIVATION, progress.chain, layer] = math.nan
     if m.spec.wants_weight:
         copy(m.rows[H], m.states[layer], m.spec.width * m.spec.batch)
         m.layers[layer].state_exponent = progress.h_exponent
@@ -123,6 +126,7 @@ def step_start(m, cell, chain, out):
         m.cell[i] = 0.0
     progress.h_exponent = spec.input_exponent
     progress.cell_exponent = NOTHING
+    progress.blurred = False
     end_state(m, out, np.int64(0))
     enter(progress, FORWARD, 1)
 
@@ -181,7 +185,10 @@ def step_forward(m, cell, chain, out, budget):
             lstm_forward(spec, m.layers, progress, m.work, m.cell, m.rows[H], m.saved, layer, u)
         else:
             gru_forward(spec, m.layers, progress, m.work, m.rows[H], m.rows[SCRATCH], m.saved, layer, u)
+        fell = spec.unmixed and falls_out(m.work[FIRST], m.rows[H], spec.width * spec.batch)
         end_state(m, out, layer)
+        if fell:
+            progress.blurred = True
         enter(progress, FORWARD if layer < spec.depth else TURN, min(layer + 1, spec.depth))
     return (last - first) * spec.forward_cost + UNIT_COST * spec.gates * spec.width * spec.batch + LAYER_COST
 
@@ -212,6 +219,8 @@ def step_turn(m, cell, chain, out):
     clear(m.rows[C], 0)
     progress.c_exponent = NOTHING
     log_norm = record(spec, m.layers, progress, m.rows, m.joint, m.logs, out, depth, False)
+    if progress.blurred:
+        progress.lost = math.inf
     go_on(progress, depth, log_norm)
 
 

@@ -91,6 +91,7 @@ PROGRESS = np.dtype(
         ("log_c", np.float64),  # ln ||dLoss/dc|| as held, which is not NaN where log_grad_norm is not
         ("g_offset", np.float64),  # ln of the factor between gradients as held and themselves
         ("lost", np.float64),  # ln of a bound on the part of them that left the dtype, where units never meet
+        ("blurred", np.int64),  # where units never meet, one fell out of a state, and may grow again
         ("last_value", np.float64),  # -inf or NaN: what holds of all layers below
     ],
     align=True,

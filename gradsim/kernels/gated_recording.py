@@ -115,6 +115,17 @@ def let_go(progress, x, n, e):
 
 
 @kernel
+def falls_out(x, h, n):
+    """Whether an entry of x has no digits left in h, which is x times a power of two in the dtype."""
+    keep_out_of_line()
+    smallest = math.ldexp(1.0, SMALLEST_32 if h.itemsize == 4 else SMALLEST_64)
+    count = 0
+    for i in range(n):
+        count += x[i] != 0.0 and abs(h[i]) < smallest
+    return count > 0
+
+
+@kernel
 def grow_lost(spec, layers, progress, saved, layer):
     """Let the bound grow by the largest factor by which this step may take a unit's gradient back."""
     keep_out_of_line()

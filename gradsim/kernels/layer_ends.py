@@ -29,7 +29,7 @@ from .local_gradient import normal_directions
 from .lost import lost_counts, steepest
 from .ops import LINEAR
 from .streams import set_key
-from .vectors import LN2, copy, normalise, scale
+from .vectors import LN2, clear, copy, normalise, scale
 from .walk import close, enter
 
 
@@ -157,6 +157,7 @@ def join_branches(m, layer):
     if spec.norm_position == PRE:
         e, kept, inverse = progress.g_exponent, m.norms[layer - 1], m.inverse[layer - 1]
         progress.g_exponent = links.norm_backward(m, spec, own, g, n, e, kept, inverse, m.moments)
+        progress.rank = min(progress.rank, n - normal_directions(spec))
     progress.g_exponent, _, _ = normalise(g, size, progress.g_exponent)
     carried = progress.carried_exponent + spec.carry_exponent
     e = links.add_vectors(m, g, 1.0, progress.g_exponent, m.rows[CARRIED], spec.carry, carried, size)
@@ -190,6 +191,8 @@ def end_backward(m, out, layer):
     g = m.rows[G]
     scale(g, layers[layer - 1].width * spec.columns, layers[layer].mantissa)
     progress.g_exponent += layers[layer].exponent
+    if spec.lone_input and layer == 1:
+        clear(g, 0)
     if spec.skip:
         join_branches(m, layer)
     if spec.probes > 1:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .linking import table
+from .lone import bias_is_taken_out, input_is_lone, rules, weights_can_cancel
 from .ops import ACTIVATION_CODES, LINEAR
 from .shapes import CACHE_LINE, VECTORS, keeps_gradient, shapes, stores_matrix
 
@@ -65,6 +66,12 @@ SPEC = np.dtype(
         ("skip", np.int64),  # h_l has a second branch
         ("norm", np.int64),
         ("norm_position", np.int64),
+        ("passed", np.int64),  # which gradients a norm makes zero (see `lone.Rules`)
+        ("passed_last", np.int64),
+        ("kept_rule", np.int64),
+        ("kept_last", np.int64),
+        ("lone_input", np.int64),  # dLoss/dh_0 is zero
+        ("weights_cancel", np.int64),  # dLoss/dW_l may be
         ("drops", np.int64),
         ("threshold", np.int64),  # a unit whose word is below it is dropped
         ("init", np.int64),
@@ -118,6 +125,7 @@ PROGRESS = np.dtype(
         ("rank", np.int64),  # of as many probes as this, directions can be independent in the law
         ("outer_exponent", np.int64),
         ("pending", np.int64),  # steps not yet added to a tied weight gradient
+        ("largest_step", np.float64),  # ln of the norm that none of its steps exceeds
         ("g_offset", np.float64),  # ln of the factor between g as held and g
         ("lost", np.float64),  # ln of a bound on the norm of the part of g that left the dtype, where units never meet
         ("last_value", np.float64),  # ln ||g|| of the last layer that was worked out; -inf and NaN hold below it too
@@ -184,6 +192,8 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     spec.branch, spec.branch_exponent = math.frexp(chain.skip_factor if spec.skip else 1.0)
     spec.norm, spec.norm_eps = NORM_CODES[chain.norm], chain.norm_eps
     spec.norm_position = POSITION_CODES[chain.norm_position] if spec.norm else NOWHERE
+    spec.passed, spec.passed_last, spec.kept_rule, spec.kept_last = rules(chain)
+    spec.lone_input, spec.weights_cancel = input_is_lone(chain), weights_can_cancel(chain)
     spec.drops, spec.threshold = chain.dropout > 0, math.floor(chain.dropout * 2.0**32)
     spec.kept = 1.0 / (1.0 - chain.dropout)
     spec.log_clip = math.log(chain.clip) if chain.clip > 0 else math.inf
@@ -215,7 +225,7 @@ def _layers(chain: Chain) -> NDArray[Any]:
         scales = scales / np.sqrt(widths[:-1])
     layers["width"] = widths
     layers["mantissa"][1:], layers["exponent"][1:] = np.frexp(scales)
-    layers["bias"][1:] = chain.biases
+    layers["bias"][1:] = 0.0 if bias_is_taken_out(chain) else chain.biases
     return layers
 
 

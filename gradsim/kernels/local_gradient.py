@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 
 from . import keys, links
-from .compiling import part
+from .bits import keep_out_of_line
+from .compiling import kernel, part
 from .kinds import FLAG, INT, KEY, REAL, VOID
 from .layout import AFTER, BEFORE, BRANCH, LAYER_NORM, D, G
 from .links import step
+from .lone import NEVER
 from .lost import lost_counts, steepest
+from .normalisation import GRADIENT_DIGITS, silence, smallest_part
 from .ops import LINEAR, TANH
 from .probes import apply_slopes, nonzero_rows
 from .streams import set_key
@@ -29,6 +32,45 @@ from .vectors import (
 def normal_directions(spec):
     """Directions of a vector that a norm over it takes out: ones, and its own unless eps gives it length."""
     return (1 if spec.norm == LAYER_NORM else 0) + (1 if spec.norm_eps == 0.0 else 0)
+
+
+@kernel
+def drop_silent(d, y, n, columns, batch):
+    """Zero the gradients at units that are zero themselves: phi will not pass them."""
+    keep_out_of_line()
+    share = columns // batch
+    for k in range(n * columns):
+        if y[k // share] == 0:
+            d[k] = 0
+
+
+@part
+def silence_lone(m, d, n, rule):
+    """Zero what is zero in the law because a norm divides by all that is there; of probes, one direction less."""
+    spec, progress = m.spec, m.progress
+    if rule != NEVER:
+        if spec.probes > 1:
+            progress.rank = min(progress.rank, links.nonzero_rows(m, d, n, spec.columns) - 1)
+            if progress.rank <= 0:
+                clear(d, 0)
+        else:
+            silence(rule, d, n, spec.columns, m.moments[0])
+
+
+@step(VOID, FLAG, INT)
+def drop_cancelled(m, from_branch, layer):
+    """Zero or NaN, as the law has it, for what a norm takes out of phi'(z_l) times what came to it."""
+    spec = m.spec
+    n = m.layers[layer].width
+    size = n * spec.columns
+    d, before = m.rows[D], m.rows[BRANCH if from_branch else G]
+    silence_lone(m, d, n, spec.passed if layer < spec.depth else spec.passed_last)
+    if spec.activation != LINEAR:
+        # What cancelled to rounding and is not known to be zero: where phi passes it, as large as rounding of the rest.
+        largest = absolute_maximum(d, size)
+        rest = absolute_maximum(before, size) * absolute_maximum(m.slopes[layer - 1], n * spec.batch)
+        if largest != 0.0 and largest < rest * smallest_part(d.itemsize, GRADIENT_DIGITS):
+            d[0] = math.nan
 
 
 @part
@@ -57,6 +99,10 @@ def undo_branch(m, cell, chain, layer):
         links.drop(m, m.key, spec.threshold, spec.kept, d, n, spec.batch, spec.columns)
         if spec.probes > 1:
             progress.rank = min(progress.rank, links.nonzero_rows(m, d, n, spec.columns))
+        rule = spec.kept_rule if layer < spec.depth else spec.kept_last
+        if rule != NEVER and spec.norm_position == AFTER:
+            drop_silent(d, m.norms[layer - 1], n, spec.columns, spec.batch)
+        silence_lone(m, d, n, rule)
     if spec.norm_position == AFTER:
         undo_norm(m, d, layer)
     progress.g_exponent, _, _ = normalise(d, size, progress.g_exponent)
@@ -72,6 +118,8 @@ def measure(m, from_branch, layer):
     n = m.layers[layer].width
     size = n * spec.columns
     d, before = m.rows[D], m.rows[BRANCH if from_branch else G]
+    if spec.norm:
+        drop_cancelled(m, from_branch, layer)
     top = progress.g_exponent
     largest, log_norm, left = 0.0, 0.0, False
     if spec.activation >= TANH or spec.norm_position != BEFORE:

@@ -17,7 +17,7 @@ from gradsim import activations
 
 from .keys import BIAS, DROPOUT, INPUT, NOISE, OUTPUT, WEIGHT, cell_key
 from .reference_gated import StepPullback, gru_step, lstm_step
-from .reference_parts import Array, Pullback, clipped, normalise, orthonormalise
+from .reference_parts import Array, Pullback, clipped, normalise, orthonormalise, product
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
@@ -264,8 +264,11 @@ def _layer(chain: Chain, w: Array, extra: Array, mask: Array | np.floating, h: A
     def normed(position: str, x: Array) -> tuple[Array, Pullback]:
         if chain.norm == "none" or chain.norm_position != position:
             return x, lambda g: g
-        return normalise(x, chain.norm, chain.norm_eps)
+        return normalise(x, chain.norm, chain.norm_eps, still)
 
+    # Nothing comes through the matrix, so that what is the same in every column is so in the law.
+    alone = not alpha or not carry or chain.norm_position in ("before", "after")
+    still = chain.input_noise == 0 and alone and not (w.any() and h.any())
     activation = activations.get(chain.activation, chain.negative_slope)
     x, pull_pre = normed("pre", h)
     z, pull_before = normed("before", w @ x + extra)
@@ -278,7 +281,7 @@ def _layer(chain: Chain, w: Array, extra: Array, mask: Array | np.floating, h: A
         g = pull_post(g)
         branch = alpha * g if alpha else g
         d = pull_before(slope * pull_after(branch * mask))
-        below = pull_pre(w.T @ d)
+        below = pull_pre(product(w.T, d))
         return (carry * g + below if alpha else below), dc, [d]
 
     return state, Step(pull, x)
@@ -313,7 +316,7 @@ def _backward(chain: Chain, steps: list[Step], top: Array) -> tuple[list[Array],
         below, dc, d = pull(g[0], cells[0])
         g.insert(0, clipped(chain, below))
         cells.insert(0, dc)
-        gradients.insert(0, [at @ x.T for at in d])
+        gradients.insert(0, [product(at, x.T) for at in d])
     if not chain.tied:
         return g, cells, [weights[0] for weights in gradients]
     return g, cells, [np.stack([np.sum(of_gate, axis=0) for of_gate in zip(*gradients, strict=True)])]

@@ -18,13 +18,29 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[np.floating]
 Pullback: TypeAlias = Callable[[Array], Array]
 
-# Beside its mean, a spread this small is rounding: the group has no variance.
-NO_SPREAD = 2.0**-48
+# Beside its mean, a spread of so many units of rounding is rounding.
+NO_SPREAD = 64.0
+# A sum this far below its terms, in roots of the unit of rounding, is zero in the law: its terms cancel.
+CANCELS = 1.0 / 16.0
 # What is left of a column that lies in the span of those before it, per unit of rounding and root of its length.
-DEPENDENT = 16.0
+DEPENDENT = 4096.0
 
 
-def normalise(x: Array, norm: str, eps: float) -> tuple[Array, Pullback]:
+def settled(value: Array, terms: Array) -> Array:
+    """Sums whose terms cancel to rounding, as the zeros they are in the law; `terms` are the sums of their magnitudes.
+
+    Of terms that do not cancel in the law, one in about 10^9 sums is that small in float64; to anything that is added
+    to it, it is nothing.
+    """
+    return np.where(np.abs(value) <= CANCELS * np.sqrt(np.finfo(value.dtype).eps) * terms, 0, value)
+
+
+def product(a: Array, b: Array) -> Array:
+    """The matrix product, with zeros where its terms cancel in the law."""
+    return settled(a @ b, np.abs(a) @ np.abs(b))
+
+
+def normalise(x: Array, norm: str, eps: float, still: bool) -> tuple[Array, Pullback]:
     """Batch, layer or RMS norm (Ioffe and Szegedy 2015, Ba et al. 2016, Zhang and Sennrich 2019), nothing learned.
 
     Parameters
@@ -34,24 +50,32 @@ def normalise(x: Array, norm: str, eps: float) -> tuple[Array, Pullback]:
         "batch": over the columns, for each unit; "layer" and "rms": over the units, for each column.
     eps : float
         Added to the variance or mean square.
+    still : bool
+        Whether a group whose entries are the same to rounding is so in the law.
 
     Returns
     -------
     tuple of ndarray and callable
-        y and its pullback. A group without variance has y = 0 and gradient 0, whatever eps is.
+        y and its pullback. A group without variance has y = 0 and gradient 0, whatever eps is; one whose variance is
+        lost in rounding is NaN.
     """
     axis = 1 if norm == "batch" else 0
     mean = np.zeros_like(x[:1]) if norm == "rms" else x.mean(axis, keepdims=True)
     variance = np.square(x - mean).mean(axis, keepdims=True)
-    some = variance > np.square(NO_SPREAD * mean)
-    inverse = np.where(some, 1 / np.sqrt(np.where(some, variance + x.dtype.type(eps), 1)), 0)
+    some = variance > np.square(NO_SPREAD * np.finfo(x.dtype).eps * mean)
+    without = np.where((mean == 0) | still, 0, np.nan)
+    inverse = np.where(some, 1 / np.sqrt(np.where(some, variance + x.dtype.type(eps), 1)), without)
     y = (x - mean) * inverse
 
     def pull(g: Array) -> Array:
-        along = y * (y * g).mean(axis, keepdims=True)
-        if norm == "rms":
-            return np.asarray(inverse * (g - along))
-        return np.asarray(inverse * (g - g.mean(axis, keepdims=True) - along))
+        size = np.abs(g)
+        out, terms = (
+            g - y * (y * g).mean(axis, keepdims=True),
+            size + np.abs(y) * np.abs(y * g).mean(axis, keepdims=True),
+        )
+        if norm != "rms":
+            out, terms = out - g.mean(axis, keepdims=True), terms + size.mean(axis, keepdims=True)
+        return settled(inverse * out, inverse * terms)
 
     return y, pull
 

@@ -15,6 +15,7 @@ from .layout import OUTER, SCRATCH, SPARE_ROW, STEPS, D
 from .linking import linked
 from .links import step
 from .matrices import combine
+from .normalisation import CANCELLED_DIGITS, smallest_part
 from .shapes import OUTER_ROWS
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
 
@@ -24,6 +25,7 @@ def begin_total(progress, squares):
     """No steps so far."""
     progress.pending = 0
     progress.outer_exponent = NOTHING
+    progress.largest_step = -math.inf
     for i in range(squares.shape[1]):
         clear(squares[OUTER, i], 0)
 
@@ -108,11 +110,20 @@ def add_step(m, layer):
 
 @part
 def total_norm(m, layer):
-    """ln of the Frobenius norm of all steps, the last of which is `layer`."""
-    if m.progress.pending > 0:
+    """ln of the Frobenius norm of all steps, the last of which is `layer`.
+
+    Of batch norm, where each step's columns can cancel: zero where rounding is all that is left.
+    """
+    progress = m.progress
+    if progress.pending > 0:
         add_outer(m, layer)
     outer = m.squares[OUTER]
     total = 0.0
     for i in range(len(outer)):
         total += sum_of_squares(outer[i], len(outer))
-    return 0.5 * math.log(total) + m.progress.outer_exponent * LN2 if total > 0 else -math.inf
+    log_norm = 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
+    if m.spec.weights_cancel:
+        least = math.log(smallest_part(outer.itemsize, CANCELLED_DIGITS))
+        if len(outer) == 1 or log_norm < progress.largest_step + least:
+            log_norm = -math.inf
+    return log_norm

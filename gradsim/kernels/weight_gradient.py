@@ -17,24 +17,57 @@ from .kinds import INT, OUT, REAL, VOID, matrix, vector
 from .layout import WEIGHT_GRAD, D
 from .linking import linked
 from .links import step
+from .normalisation import CANCELLED_DIGITS, GRADIENT_DIGITS, smallest_part
 from .tied_gradient import add_step
 from .vectors import LN2
 
 
 @kernel
-def _log_product_norm(d, n, x, m, columns, grams):
-    """ln of the Frobenius norm of D X^T, D n x columns and X m x columns."""
+def square_of_product(d, n, x, m, columns):
+    """Squared Frobenius norm of D X^T, entry by entry."""
+    keep_out_of_line()
+    total = 0.0
+    for i in range(n):
+        for j in range(m):
+            entry = 0.0
+            for b in range(columns):
+                entry += np.float64(d[i * columns + b]) * x[j * columns + b]
+            total += entry * entry
+    return total
+
+
+@kernel
+def _log_product_norm(d, n, x, m, columns, grams, cancels):
+    """ln of the Frobenius norm of D X^T, D n x columns and X m x columns.
+
+    Gram matrices give its square: where that has few digits left, they are looked for one by one. Where there are
+    none it is zero if the law has such zeros (`cancels`), else NaN.
+    """
     keep_out_of_line()
     first, second = grams[0], grams[1]
     gemm(True, False, columns, columns, n, d, 0, columns, d, 0, columns, False, first, 0, columns)
     gemm(True, False, columns, columns, m, x, 0, columns, x, 0, columns, False, second, 0, columns)
-    total = 0.0
+    total, left, right = 0.0, 0.0, 0.0
     for k in range(columns * columns):
         total += np.float64(first[k]) * second[k]
-    return 0.5 * math.log(total) if total > 0.0 else -math.inf
+    for k in range(0, columns * columns, columns + 1):
+        left += first[k]
+        right += second[k]
+    if left == 0.0 or right == 0.0:
+        return -math.inf
+    least = smallest_part(d.itemsize, GRADIENT_DIGITS)
+    if total > left * right * least:
+        return 0.5 * math.log(total)
+    total = square_of_product(d, n, x, m, columns)
+    if cancels:
+        # What of d was not taken out before adds rounding of its own.
+        least = smallest_part(d.itemsize, CANCELLED_DIGITS)
+    if total > left * right * least * least and not (cancels and m == 1):
+        return 0.5 * math.log(total)
+    return -math.inf if cancels else math.nan
 
 
-log_product_norm = linked(_log_product_norm, REAL, lambda r: (vector(r), INT, vector(r), INT, INT, matrix(r)))
+log_product_norm = linked(_log_product_norm, REAL, lambda r: (vector(r), INT, vector(r), INT, INT, matrix(r), INT))
 
 
 @step(VOID, OUT, INT, REAL)
@@ -42,6 +75,7 @@ def note_weight_gradient(m, out, layer, log_d):
     """Write down the norm of a layer's weight gradient, or add one more step of a tied chain's total."""
     spec, progress, own = m.spec, m.progress, m.layers[layer]
     if spec.tied_gradient:
+        progress.largest_step = max(progress.largest_step, log_d + own.log_input)
         add_step(m, layer)
     else:
         n, below = own.width, m.layers[layer - 1].width
@@ -53,6 +87,6 @@ def note_weight_gradient(m, out, layer, log_d):
             if square > 0.0:
                 value = 0.5 * math.log(square) + progress.g_exponent * LN2 + m.logs[0, 0] + own.log_input
         elif spec.batch > 1:
-            value = log_product_norm(m, d, n, m.states[layer - 1], below, spec.batch, m.grams)
+            value = log_product_norm(m, d, n, m.states[layer - 1], below, spec.batch, m.grams, spec.weights_cancel)
             value += (progress.g_exponent + own.input_exponent) * LN2
         out[WEIGHT_GRAD, progress.chain, layer - 1] = value + progress.g_offset

@@ -147,8 +147,8 @@ def is_clipped(row):
 # Wrong derivatives, as one might write them, and the chains that must show each.
 
 
-def norm_without_the_mean_term(x, norm, eps):
-    y, pull = normalise(x, norm, eps)
+def norm_without_the_mean_term(x, norm, eps, still):
+    y, pull = normalise(x, norm, eps, still)
     if norm == "rms":
         return y, pull
     # dLoss/dx = (g - y mean(g y)) / sigma: what RMS norm has, with the mean's own derivative left out.
@@ -157,13 +157,13 @@ def norm_without_the_mean_term(x, norm, eps):
     return y, lambda g: ratio * (g - y * (y * g).mean(1 if norm == "batch" else 0, keepdims=True))
 
 
-def norm_over_the_other_axis(x, norm, eps):
-    return normalise(x, {"layer": "batch", "batch": "layer"}.get(norm, norm), eps)
+def norm_over_the_other_axis(x, norm, eps, still):
+    return normalise(x, {"layer": "batch", "batch": "layer"}.get(norm, norm), eps, still)
 
 
-def norm_as_a_constant(x, norm, eps):
+def norm_as_a_constant(x, norm, eps, still):
     """The scale taken for a constant: no gradient through the standard deviation."""
-    y, _ = normalise(x, norm, eps)
+    y, _ = normalise(x, norm, eps, still)
     axis = 1 if norm == "batch" else 0
     mean = 0 if norm == "rms" else x.mean(axis, keepdims=True)
     sigma = np.sqrt(np.square(x - mean).mean(axis, keepdims=True) + eps)

@@ -201,6 +201,25 @@ def test_units_that_never_meet(kind):
 
 
 @both_dtypes
+def test_units_too_far_apart_for_one_exponent(dtype):
+    """60 decades between units that grow 10^10-fold a step: float32 says that it does not know."""
+    fields = {"init": "identity", "batch": 5, "input_noise": 1e-30}
+    chain = Chain(kind="gru", width=17, depth=9, gain=1e10, clip_value=1e-30, input_scale=1e30, **fields)
+    found = run(chain, 1, 0, 2, dtype)
+    for index in range(2):
+        with np.errstate(divide="ignore"):
+            exact = reference.simulate_chain(chain, 1, index)
+        for name, values in found.items():
+            known = ~np.isnan(values[index])
+            np.testing.assert_allclose(values[index][known], exact[name][known], rtol=1e-5, atol=1e-4, err_msg=name)
+    assert dtype == "float64" or np.isnan(found["log_grad_norm"][:, :-1]).all()
+    assert not np.isnan(found["log_grad_norm"][:, -1]).any()
+    # Nearer to each other they are known in either dtype.
+    near = run(chain.replace(gain=1.1, input_scale=1.0, input_noise=0.1), 1, 0, 2, dtype)
+    assert np.isfinite(near["log_grad_norm"]).all()
+
+
+@both_dtypes
 @every_chain
 @every_kind
 def test_budget_and_pieces_change_no_bit(kind, fields, dtype):
