@@ -22,6 +22,7 @@ from .vectors import (
     absolute_maximum,
     clear,
     copy,
+    exceeds,
     multiply,
     normalise,
     scale,
@@ -65,11 +66,13 @@ def drop_cancelled(m, from_branch, layer):
     size = n * spec.columns
     d, before = m.rows[D], m.rows[BRANCH if from_branch else G]
     silence_lone(m, d, n, spec.passed if layer < spec.depth else spec.passed_last)
-    if spec.activation != LINEAR:
+    least = smallest_part(d.itemsize, GRADIENT_DIGITS)
+    # What came to it is below 2, as all that was normalised.
+    if spec.activation != LINEAR and not exceeds(d, size, 2.0 * steepest(spec) * least):
         # What cancelled to rounding and is not known to be zero: where phi passes it, as large as rounding of the rest.
         largest = absolute_maximum(d, size)
         rest = absolute_maximum(before, size) * absolute_maximum(m.slopes[layer - 1], n * spec.batch)
-        if largest != 0.0 and largest < rest * smallest_part(d.itemsize, GRADIENT_DIGITS):
+        if largest != 0.0 and largest < rest * least:
             d[0] = math.nan
 
 

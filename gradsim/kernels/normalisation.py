@@ -18,7 +18,7 @@ from .compiling import kernel, part, reduction
 from .layout import AFTER, BATCH_NORM, BEFORE, PRE, RMS_NORM
 from .lone import COLUMN, LAYER, UNIT, WHOLE_UNIT
 from .ops import ERF
-from .vectors import DIGITS_32, DIGITS_64, NOTHING, sum_of_squares
+from .vectors import DIGITS_32, DIGITS_64, NOTHING, exceeds, sum_of_squares
 
 # A spread of fewer digits than so many beside its mean is rounding.
 SPREAD_DIGITS = 7
@@ -230,8 +230,9 @@ def norm_backward(spec, layer, d, n, e, kept, inverse, moments):
         taken = batch_backward(d, n, spec.columns, kept, inverse)
     else:
         taken = column_backward(d, n, spec.columns, spec.norm != RMS_NORM, spec.batch == 1, kept, inverse, moments)
-    least = smallest_part(d.itemsize, GRADIENT_DIGITS)
-    if sum_of_squares(d, n * spec.columns) < least * least * taken:
+    least = smallest_part(d.itemsize, GRADIENT_DIGITS) * math.sqrt(taken)
+    size = n * spec.columns
+    if not exceeds(d, size, least) and sum_of_squares(d, size) < least * least:
         d[0] = math.nan
     return e - layer.norm_exponent
 

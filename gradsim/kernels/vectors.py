@@ -65,6 +65,16 @@ def absolute_maximum(x, n):
 
 
 @kernel
+def exceeds(x, n, bound):
+    """Whether some |x_i| of the first n entries is above a bound; mostly the first few tell."""
+    keep_out_of_line()
+    i = 0
+    while i < n and not abs(x[i]) > bound:
+        i += 1
+    return i < n
+
+
+@kernel
 def copy(source, target, n):
     """target[:n] = source[:n], without the shape checks a slice assignment compiles to."""
     keep_out_of_line()
