@@ -49,6 +49,14 @@ class Sum:
         """Probability of the likeliest single value."""
         return math.prod(part.atom**count for part, count in self.counts.items())
 
+    def pole(self) -> float:
+        """E e^{sX} is finite for real s > -pole."""
+        return min(part.pole for part in self.counts)
+
+    def reach(self) -> float:
+        """E e^{sX} is finite for real s < reach."""
+        return min(part.reach for part in self.counts)
+
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         """A logarithm of E e^{sX} without the constant."""
         total = np.zeros(s.shape, dtype=np.complex128)
@@ -106,10 +114,9 @@ class Sum:
     def _range(self) -> tuple[float, float]:
         """Bounds outside which X lies with probability below exp(-34), each."""
         spread = math.sqrt(self.cumulants()[1])
-        pole = min(part.pole for part in self.counts)
         s = np.geomspace(0.05, 100.0, 120) / spread
-        high = np.min((self.log_moment(s.astype(np.complex128)).real + _LOG_TAIL) / s)
-        left = np.minimum(s, pole * (1.0 - np.geomspace(1e-3, 0.9, 120)[::-1])) if math.isfinite(pole) else s
+        right, left = (_before(limit, s) for limit in (self.reach(), self.pole()))
+        high = np.min((self.log_moment(right.astype(np.complex128)).real + _LOG_TAIL) / right)
         low = np.max(-(self.log_moment(-left.astype(np.complex128)).real + _LOG_TAIL) / left)
         return float(low), float(high)
 
@@ -131,6 +138,11 @@ class Sum:
             total += 2.0 * (np.exp(node) * slope / node * moment).imag / _CONTOUR_NODES
         result[below] = 1.0 - total
         return result
+
+
+def _before(limit: float, s: FloatArray) -> FloatArray:
+    """Points up to a limit where it is finite, at most the largest of s, and more of them near it."""
+    return np.minimum(s, limit * (1.0 - np.geomspace(1e-3, 0.9, s.size)[::-1])) if math.isfinite(limit) else s
 
 
 def _fourier_sum(terms: ComplexArray, angle: FloatArray) -> ComplexArray:

@@ -95,7 +95,7 @@ def test_distribution_function_at_values_that_are_no_numbers(chain):
         (Chain(activation="tanh", gain="critical", depth=10_000), ["mean field", "mean of ln||g_0||"]),
         (Chain(kind="recurrent", activation="linear", gain=1.0, width=8, depth=3), ["exact", "ln E||g_0||^2"]),
         (Chain(profile=[8] * 3000), ["profile=[8, 8, 8, 8, ..., 8, 8]"]),
-        (Chain(output_gradient="loss", depth=10_000), ["no law known"]),
+        (Chain(output_gradient="loss", bias=0.1, depth=10_000), ["no law known"]),
     ],
 )
 def test_repr_is_short(chain, parts):

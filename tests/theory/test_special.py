@@ -93,7 +93,7 @@ def test_leaky_fraction_meets_its_limits():
 
 @pytest.mark.parametrize("n", [1, 7, 200, 1001])
 def test_thinned_binomial_keeps_smooth_means(n):
-    values, weights = special.half_binomial(n, at_least=0)
+    values, weights = special.binomial(n, at_least=0)
     k = np.arange(n + 1)
     full = stats.binom.pmf(k, n, 0.5)
     for f in (lambda x: x, np.square, lambda x: np.log(x + n)):
