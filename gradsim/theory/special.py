@@ -104,7 +104,7 @@ class LogBeta(Part):
         return True
 
     def log_moment(self, s: ComplexArray) -> ComplexArray:
-        return log_gamma_ratio(self.inside / 2.0, s) - log_gamma_ratio((self.inside + self.outside) / 2.0, s)
+        return log_beta_moment(self.inside / 2.0, self.outside / 2.0, s)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class LogActiveFraction(Part):
         """From K = n, n - 1 downward by Gamma(a + 1) = a Gamma(a): two gamma functions instead of n."""
         n, weights = self.width, self._active[1]
         ratio = {n: np.ones_like(s)}
-        ratio[n - 1] = np.exp(log_gamma_ratio((n - 1) / 2.0, s) - log_gamma_ratio(n / 2.0, s)) if n > 1 else ratio[n]
+        ratio[n - 1] = np.exp(log_beta_moment((n - 1) / 2.0, 0.5, s)) if n > 1 else ratio[n]
         total = weights[-1] * ratio[n]
         for k in range(n - 1, 0, -1):
             if k < n - 1:
@@ -218,6 +218,19 @@ def log_gamma_ratio(a: float | FloatArray, s: ComplexArray, scale: float = 1.0) 
     return direct
 
 
+def log_beta_moment(a: float, b: float, s: ComplexArray) -> ComplexArray:
+    """ln E B^s of a Beta(a, b) variable B.
+
+    Where |s| is large the gamma functions nearly cancel: there, by the difference of Stirling's series.
+    """
+    result = log_gamma_ratio(a, s) - log_gamma_ratio(a + b, s)
+    far = np.abs(s) > max(100.0, 4.0 * (a + b))
+    low, high = a + s[far], a + b + s[far]
+    stirling = (low - 0.5) * sp.log1p(-b / high) - b * np.log(high) + b + _stirling_tail(low) - _stirling_tail(high)
+    result[far] = stirling + sp.gammaln(a + b) - sp.gammaln(a)
+    return result
+
+
 def _log1p_less(x: ComplexArray, log1p: ComplexArray) -> ComplexArray:
     """ln(1 + x) - x, given ln(1 + x): by its series where the two nearly cancel."""
     if np.max(np.abs(x)) > 0.01:
@@ -255,7 +268,13 @@ def binomial(n: int, at_least: int, probability: float = 0.5) -> tuple[FloatArra
 def poisson(mean: float) -> tuple[FloatArray, FloatArray]:
     """Values and probabilities of a Poisson variable, negligible ones left out."""
     values = _window(mean, math.sqrt(mean), 0, math.inf)
-    return _kept(values, sp.xlogy(values, mean) - mean - sp.gammaln(values + 1.0))
+    logs = sp.xlogy(values, mean) - mean - sp.gammaln(values + 1.0)
+    if mean > _STIRLING_FROM**2:
+        # Those terms nearly cancel: with x = J/mean - 1 and Stirling's series, what is left is small.
+        x = np.asarray((values - mean) / mean, dtype=np.complex128)
+        log1p = np.log1p(x)
+        logs = -(mean * ((1.0 + x) * _log1p_less(x, log1p) + x * x) + log1p / 2.0).real - _stirling_tail(values)
+    return _kept(values, logs)
 
 
 def _window(mean: float, spread: float, least: int, most: float) -> FloatArray:

@@ -83,7 +83,7 @@ def pairings(items):
 
 
 def free_indices(pairing, plain, factors):
-    """Factor f of the trace links index f to f + 1; those of G^T, behind the plain ones, have their row on the right."""
+    """Factor f of the trace links index f to f + 1; factors of G^T follow the plain ones, with rows on the right."""
     parent = list(range(factors))
 
     def root(i):
