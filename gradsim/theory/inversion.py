@@ -113,6 +113,31 @@ class Sum:
         """Put values in the place of a result, but for NaN."""
         result[at] = np.where(np.isnan(values), result[at], values)
 
+    def density(self, x: FloatArray) -> FloatArray:
+        """Density at `x`, 0 outside the range of X, for a sum whose `highest_frequency` is known.
+
+        f(y) = (D/pi) sum_k Re phi((k+1/2) D) e^{-i (k+1/2) D y}, with the error of `cdf`.
+        """
+        low, high = self._range()
+        y = x - self.constant
+        mean = self.cumulants()[0] - self.constant
+        step = 2.0 * math.pi / (high - low)
+        terms = self._terms(step, mean)
+        if terms is None:
+            raise ValueError("the characteristic function decays too slowly")
+        inside = (y > low) & (y < high)
+        result = np.zeros_like(y)
+        terms = terms * (np.arange(terms.size) + 0.5)
+        result[inside] = _fourier_sum(terms, step * (y[inside] - mean)).real * step / math.pi
+        return result
+
+    def highest_frequency(self) -> float | None:
+        """Where the characteristic function becomes negligible; None where that is too far out."""
+        low, high = self._range()
+        step = 2.0 * math.pi / (high - low)
+        terms = self._terms(step, self.cumulants()[0] - self.constant)
+        return None if terms is None else step * terms.size
+
     def _terms(self, step: float, mean: float) -> ComplexArray | None:
         """phi(t_k) e^{-i t_k mean}/(k + 1/2) at t_k = (k + 1/2) step, until negligible; None where that takes
         too many.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
-from gradsim.theory import dropout, linear, loss, mean_field, norms, prenorm, recurrent, relu, skip
+from gradsim.theory import clipping, dropout, linear, loss, mean_field, norms, prenorm, recurrent, relu, skip
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
 from gradsim.vocabulary import DEFAULTS
@@ -67,6 +67,13 @@ class Entry:
 _NORM = frozenset({"norm", "norm_position", "norm_eps"})
 _SKIP = frozenset({"skip", "carry"})
 
+
+def _clipped(chain: Chain) -> Law | None:
+    """The law of the chain without clipping, clipped."""
+    base = find(chain.replace(clip=0.0)) if chain.clip else None
+    return None if base is None else clipping.clipped(chain.clip, base)
+
+
 LAWS: Mapping[str, Entry] = MappingProxyType(
     {
         "gaussian-linear": Entry(linear.gaussian_linear),
@@ -92,6 +99,7 @@ LAWS: Mapping[str, Entry] = MappingProxyType(
         "pre-norm-linear": Entry(prenorm.pre_norm_linear, _NORM | _SKIP),
         "loss-rectifier": Entry(loss.loss_gradient, gradients=("loss",)),
         "ones-rectifier": Entry(loss.ones_gradient, gradients=("ones",)),
+        "clipped": Entry(_clipped, _NORM | _SKIP | {"clip", "dropout"}),
         "mean-field-tanh": Entry(mean_field.mean_field_tanh),
     }
 )

@@ -265,4 +265,15 @@ CASES = [
         {"width": 10},
         200_000,
     ),
+    Case("clipped", {**LINEAR, "width": 12, "depth": 6, "gain": 1.0, "clip": 0.8}, {"clip": 0.81}),
+    Case("clipped", {**LINEAR, "width": 12, "depth": 6, "gain": 1.05, "clip": 1.3}, {"gain": 1.03}, 50_000),
+    Case("clipped", {"profile": [6, 9, 4, 12], "gain": 1.5, "clip": 0.5}, {"clip": 0.55}),
+    Case("clipped", {"width": 4, "depth": 6, "gain": 1.5, "clip": 1.5, "dropout": 0.1}, {"clip": 0.0}),
+    Case("clipped", {**LINEAR, "width": 12, "depth": 6, "skip": 0.5, "gain": 1.0, "clip": 1.2}, {"skip": 0.4}),
+    Case(
+        "clipped",
+        {**LINEAR, "width": 6, "depth": 6, "init": "orthogonal", "gain": 1.1, "clip": 1.3},
+        {"clip": 1.3001},
+        100,
+    ),
 ]
