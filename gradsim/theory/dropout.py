@@ -48,7 +48,7 @@ def _law(chain: Chain, activation: str, passing: float, dead: FloatArray) -> Law
         return None
     increments = zip(_INCREMENTS[chain.init](chain), chain.widths[1:], strict=True)
     return law_of_layers(
-        [_through(weight, n, passing, 1.0 - chain.dropout) for weight, n in increments],
+        [masked(weight, n, passing, 1.0 - chain.dropout) for weight, n in increments],
         name=f"dropout-{activation}",
         source=f"{chain.init} {activation} law with binomial counts of units that dropout lets through",
         chain=chain,
@@ -56,7 +56,7 @@ def _law(chain: Chain, activation: str, passing: float, dead: FloatArray) -> Law
     )
 
 
-def _through(weight: Increment, width: int, passing: float, kept: float) -> Increment:
+def masked(weight: Increment, width: int, passing: float, kept: float) -> Increment:
     """The increment of W^T, preceded by masks that let each of `width` units through with probability `passing`."""
     fraction = (LogActiveFraction(width, passing),) if width > 1 else ()
     return replace(weight, constant=weight.constant - 2.0 * math.log(kept), parts=(*weight.parts, *fraction))

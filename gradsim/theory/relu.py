@@ -97,7 +97,7 @@ def identity_relu(chain: Chain) -> Law | None:
     dead = np.full(chain.depth + 1, 0.5**n)
     dead[-1] = 0.0
     law = law_of_layers(
-        [*gains[:-1], _through(gains[-1], n, 0.0)],
+        [*gains[:-1], through(gains[-1], n, 0.0)],
         name="identity-relu",
         source="W = gain I: the active fraction of g_L at the top, the gain in every layer",
         chain=chain,
@@ -121,13 +121,13 @@ def deaths(chain: Chain, passing: float = 0.5) -> FloatArray:
 
 def _law(chain: Chain, name: str, weights: Sequence[Increment], source: str) -> Law:
     slope = _slope(chain)
-    increments = [_through(weight, n, slope) for weight, n in zip(weights, chain.widths[1:], strict=True)]
+    increments = [through(weight, n, slope) for weight, n in zip(weights, chain.widths[1:], strict=True)]
     return law_of_layers(
         increments, name=name, source=source, chain=chain, p_dead=deaths(chain) if slope == 0.0 else None
     )
 
 
-def _through(weight: Increment, width: int, slope: float) -> Increment:
+def through(weight: Increment, width: int, slope: float) -> Increment:
     """The increment of W^T, preceded by phi' with this slope on `width` units, given survival."""
     a = abs(slope)
     if a == 0.0:
