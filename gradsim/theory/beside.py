@@ -6,7 +6,6 @@ Exact, at every finite width, for linear and rectifier chains without bias, skip
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from gradsim.theory.law import (
     LEADING_ORDER,
     Increment,
     Law,
+    Layers,
     draws_fresh_weights,
     is_uniform,
     squared_gains,
@@ -84,8 +84,7 @@ def beside(chain: Chain, law: Law | None) -> list[Beside]:
 
 def _activations(chain: Chain) -> Beside:
     """ln||h_l||: ||h_0||^2 = input_scale^2 chi2_{n_0}, and independent factors per layer."""
-    steps = _forward(chain)
-    moments = _halved(steps)
+    moments = _halved(_forward(chain))
     alive = _log_alive(chain)
     return Beside(
         quantity="log_activation_norm",
@@ -108,9 +107,8 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
     """
     assert law.layers is not None
     below = np.cumsum(_halved(_forward(chain)), axis=1)[:, :-1]
-    passed = _halved([_through(chain, Increment(0.0), n) for n in chain.widths[1:]])
-    backward = law.layers.by_layer(_halved(law.layers.kinds))
-    above = sum_above(backward)[:, 1:]
+    passed = _halved(Layers.of([_through(chain, Increment(0.0), n) for n in chain.widths[1:]]))
+    above = sum_above(_halved(law.layers))[:, 1:]
     above[0] += law.start
     above[2] += 2.0 * law.start
     mean, var, second = below + passed + above
@@ -172,7 +170,7 @@ def _spectral_radius(chain: Chain) -> Beside:
     )
 
 
-def _forward(chain: Chain) -> list[Increment]:
+def _forward(chain: Chain) -> Layers:
     """ln||h_0||^2, and what each layer adds to ln||h||^2 given survival."""
     start = Increment(2.0 * math.log(chain.input_scale), (LogChiSquared(chain.widths[0]),))
     sizes = zip(squared_gains(chain), chain.widths[:-1], chain.widths[1:], strict=True)
@@ -180,7 +178,7 @@ def _forward(chain: Chain) -> list[Increment]:
         products = [Increment(math.log(s2 / m), (LogChiSquared(n),)) for s2, m, n in sizes]
     else:
         products = [Increment(math.log(s2), (LogBeta(n, m - n),) if n < m else ()) for s2, m, n in sizes]
-    return [start, *(_through(chain, w, n) for w, n in zip(products, chain.widths[1:], strict=True))]
+    return Layers.of([start, *(_through(chain, w, n) for w, n in zip(products, chain.widths[1:], strict=True))])
 
 
 def _through(chain: Chain, weight: Increment, width: int) -> Increment:
@@ -191,10 +189,10 @@ def _through(chain: Chain, weight: Increment, width: int) -> Increment:
     return through(weight, width, _SLOPES.get(chain.activation, chain.negative_slope))
 
 
-def _halved(increments: Sequence[Increment]) -> FloatArray:
-    """Mean and variance of the increments of the norm, and ln of the mean of its square; shape (3, K)."""
-    columns = [(one.cumulants[0] / 2.0, one.cumulants[1] / 4.0, one.log_mean) for one in increments]
-    return np.array(columns).T
+def _halved(layers: Layers) -> FloatArray:
+    """Mean and variance of the increments of the norm, and ln of the mean of its square; shape (3, layers)."""
+    columns = [(kind.cumulants[0] / 2.0, kind.cumulants[1] / 4.0, kind.log_mean) for kind in layers.kinds]
+    return layers.by_layer(np.array(columns).T)
 
 
 def _log_alive(chain: Chain) -> FloatArray:

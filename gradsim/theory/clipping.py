@@ -150,8 +150,10 @@ class Walk:
         Kind of each layer's increment, from layer 1.
     kernels : list of array
         Fourier transforms of the densities of -X of each kind, over the differences of two grid points.
+    at_zero : list of array
+        Those densities at the grid points.
     first : array
-        Density of -X of layer L at the grid points less `distance`.
+        That of layer L at the grid points less `distance`.
     grid, weights : array, shape (N,)
         Points, and weights of the integral over them.
     distance : float
@@ -183,16 +185,17 @@ class Walk:
             for k in range(order + 1):
                 weights[k] += step * coefficient * math.comb(order, k) * (-1.0) ** (order - k)
         length = fft.next_fast_len(2 * size, real=True)
-        kernels, at_zero = [], []
+        kernels, at_zero, firsts = [], [], []
         for total in sums:
-            forward, backward = total.density(-grid), total.density(grid)
+            density = total.density(np.concatenate([-grid, grid, distance - grid]))
+            forward, backward, from_distance = np.split(density, 3)
             padded = np.zeros(length)
             padded[:size] = forward
             padded[length - size + 1 :] = backward[:0:-1]
             kernels.append(fft.rfft(padded))
             at_zero.append(forward)
-        first = sums[layers.index[-1]].density(distance - grid)
-        return cls(layers.index, kernels, at_zero, first, grid, weights, distance)
+            firsts.append(from_distance)
+        return cls(layers.index, kernels, at_zero, firsts[layers.index[-1]], grid, weights, distance)
 
     def steps(self) -> Iterator[Distances]:
         """The law of D at layers L, L - 1, ..., 0; one object as soon as it no longer changes."""

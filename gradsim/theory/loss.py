@@ -9,6 +9,7 @@ complement of h, which closes in two numbers: see docs/theory/loss-gradients.md.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -110,6 +111,7 @@ def _moments(slope: float) -> tuple[float, float]:
     return (1.0 + slope**2) / 2.0, (1.0 + slope**4) / 2.0
 
 
+@lru_cache(maxsize=64)
 def _spread(width: int, slope: float) -> float:
     """E (X + a^4 Y)/(X + a^2 Y), X and Y the squared norms of a Gaussian vector on its K ~ Bin(n, 1/2) active units and
     on the others; 0 where both are.

@@ -54,7 +54,9 @@ def rms_post_linear(chain: Chain) -> Law | None:
     if not (plain and position and chain.skip_factor > 0.0 and not chain.biases.any() and n > 1):
         return None
     ratios = [n * chain.carry**2 / (2.0 * (chain.skip_factor * gain) ** 2) for gain in chain.gains.tolist()]
-    layers = [Increment(0.0, (LogResidualNorm(n, ratio),)) for ratio in ratios]
+    # One part for all layers that are alike: it keeps what it has computed.
+    parts = {ratio: LogResidualNorm(n, ratio) for ratio in ratios}
+    layers = [Increment(0.0, (parts[ratio],)) for ratio in ratios]
     law = law_of_layers(
         _ends(chain, layers, LogBeta(n - 1, 1)),
         name="rms-post-linear",

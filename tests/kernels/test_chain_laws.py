@@ -55,8 +55,6 @@ CASES = [
         {"kind": "recurrent", "activation": "tanh", "width": 128, "depth": 8, "gain": 1.5, "input_noise": 0.5},
         600,
     ),
-]
-CASES += [
     ("dropout-linear", {**LINEAR, "width": 16, "depth": 20, "gain": 1.0, "dropout": 0.1}, 12_000),
     ("dropout-relu", {"width": 10, "depth": 12, "dropout": 0.2, "bias": 0.3}, 20_000),
     ("gaussian-skip-linear", {**LINEAR, "width": 24, "depth": 20, "gain": 1.0, "skip": 0.7, "carry": 0.8}, 6000),
