@@ -312,8 +312,11 @@ def _survivors(cell: Cell) -> Iterable[FloatArray]:
 
 def detectable_gain_error(cell: Cell, law: Law | None, level: float) -> float:
     """The gain error that shifts the mean by enough standard errors; without spread, by twice the rounding
-    tolerance.
+    tolerance. NaN where a norm, a skip connection or clipping lets ||g|| not follow the gain.
     """
+    chain = cell.chain
+    if chain.norm != "none" or chain.skip_factor or chain.clip:
+        return math.nan
     if law is None or law.validity != EXACT or law.var is None or math.isnan(law.mean[0]):
         return math.nan
     n = alive(cell)
@@ -324,4 +327,4 @@ def detectable_gain_error(cell: Cell, law: Law | None, level: float) -> float:
     else:
         quantiles = normal_quantile(1.0 - level / 2.0) + normal_quantile(_POWER)
         shift = quantiles * math.sqrt(law.var[0] / n)
-    return math.expm1(shift / cell.chain.depth)
+    return math.expm1(shift / chain.depth)
