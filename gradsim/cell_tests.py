@@ -122,7 +122,8 @@ def examine(cell: Cell, law: Law | None) -> list[StatisticalTest]:
         return _approximate(cell, law, blank)
     if math.isnan(law.mean[0]) or law.var is None:
         return [*_described(cell, blank), _second_moment(cell, law, blank)]
-    if law.var[0] == 0.0:
+    if law.var[0] <= stored_spacing(law.mean[:1])[0] ** 2:
+        # A spread below that of the stored numbers, as of a very weak skip connection, is none.
         return [*_without_spread(cell, law, blank), _deaths(cell, law, blank)]
     return [
         _mean(cell, law, blank),

@@ -167,6 +167,17 @@ def test_no_gain_error_is_stated_where_the_gradient_does_not_follow_the_gain(fie
     assert comparison.to_dict()["cells"][0]["detectable_gain_error"] is None
 
 
+def test_spread_below_that_of_stored_numbers_is_none():
+    chain = Chain(activation="linear", width=16, depth=10, gain=1.0, skip=1e-8, carry=0.9)
+    assert 0 < find(chain).var[0] < 1e-14
+    logs = simulate(chain, 200, 0).astype(np.float32)
+    agreed = compare([StandIn(chain, logs)])
+    assert {t.statistic: t.verdict for t in agreed.cells[0].tests} == dict.fromkeys(
+        ["mean", "variance", "deaths"], "agree"
+    )
+    assert compare([StandIn(chain, logs)], laws=lambda c: find(c.replace(carry=0.901))).verdict == "disagree"
+
+
 def test_law_without_spread_is_held_to_rounding():
     chain = Chain(activation="linear", width=64, depth=100, init="orthogonal", gain=1.1)
     law = find(chain)
