@@ -122,7 +122,8 @@ def examine(cell: Cell, law: Law | None) -> list[StatisticalTest]:
         return _approximate(cell, law, blank)
     if math.isnan(law.mean[0]) or law.var is None:
         return [*_described(cell, blank), _second_moment(cell, law, blank)]
-    if law.var[0] == 0.0:
+    if law.var[0] <= stored_spacing(law.mean[:1])[0] ** 2:
+        # A spread below that of the stored numbers, as of a very weak skip connection, is none.
         return [*_without_spread(cell, law, blank), _deaths(cell, law, blank)]
     return [
         _mean(cell, law, blank),
@@ -312,8 +313,11 @@ def _survivors(cell: Cell) -> Iterable[FloatArray]:
 
 def detectable_gain_error(cell: Cell, law: Law | None, level: float) -> float:
     """The gain error that shifts the mean by enough standard errors; without spread, by twice the rounding
-    tolerance.
+    tolerance. NaN where a norm, a skip connection or clipping lets ||g|| not follow the gain.
     """
+    chain = cell.chain
+    if chain.norm != "none" or chain.skip_factor or chain.clip:
+        return math.nan
     if law is None or law.validity != EXACT or law.var is None or math.isnan(law.mean[0]):
         return math.nan
     n = alive(cell)
@@ -324,4 +328,4 @@ def detectable_gain_error(cell: Cell, law: Law | None, level: float) -> float:
     else:
         quantiles = normal_quantile(1.0 - level / 2.0) + normal_quantile(_POWER)
         shift = quantiles * math.sqrt(law.var[0] / n)
-    return math.expm1(shift / cell.chain.depth)
+    return math.expm1(shift / chain.depth)

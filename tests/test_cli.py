@@ -556,11 +556,13 @@ class TestTheory:
         document = strict_json(call("theory", *LINEAR, "--json").stdout)
         (cell,) = document["cells"]
         assert cell["chain"]["activation"] == "linear"
-        (prediction,) = cell["predictions"]
+        prediction = cell["predictions"][0]
         keys = "quantity layer mean var log_second_moment p_dead rate validity source"
         assert list(prediction) == keys.split()
         assert prediction["layer"] == [0, 1, 2, 3, 4, 5]
         assert prediction["validity"] == "exact"
+        quantities = [prediction["quantity"] for prediction in cell["predictions"]]
+        assert quantities == ["log_grad_norm", "log_activation_norm", "log_weight_grad_norm"]
 
     def test_a_preset(self, call):
         assert call("theory", "quick").stdout.count("exact") >= 4

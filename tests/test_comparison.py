@@ -159,6 +159,25 @@ def test_detectable_gain_error_is_found_with_power_nine_tenths():
     assert found.count("disagree") / 300 == pytest.approx(0.9, abs=0.07)
 
 
+@pytest.mark.parametrize("fields", [{"norm": "rms"}, {"skip": 1.0}, {"clip": 1.0}], ids=str)
+def test_no_gain_error_is_stated_where_the_gradient_does_not_follow_the_gain(fields):
+    chain = Chain(activation="linear", width=16, depth=10, gain=1.0, **fields)
+    comparison = compare([StandIn(chain, simulate(chain, 400, 0))])
+    assert comparison.verdict == "agree"
+    assert comparison.to_dict()["cells"][0]["detectable_gain_error"] is None
+
+
+def test_spread_below_that_of_stored_numbers_is_none():
+    chain = Chain(activation="linear", width=16, depth=10, gain=1.0, skip=1e-8, carry=0.9)
+    assert 0 < find(chain).var[0] < 1e-14
+    logs = simulate(chain, 200, 0).astype(np.float32)
+    agreed = compare([StandIn(chain, logs)])
+    assert {t.statistic: t.verdict for t in agreed.cells[0].tests} == dict.fromkeys(
+        ["mean", "variance", "deaths"], "agree"
+    )
+    assert compare([StandIn(chain, logs)], laws=lambda c: find(c.replace(carry=0.901))).verdict == "disagree"
+
+
 def test_law_without_spread_is_held_to_rounding():
     chain = Chain(activation="linear", width=64, depth=100, init="orthogonal", gain=1.1)
     law = find(chain)

@@ -105,7 +105,7 @@ def test_tables_fit_a_narrow_terminal(width):
     document = {"verdict": "disagree", "alpha": 0.01, "cells": cells}
     assert max(map(len, comparison_table(document, width=width).splitlines())) <= width
     law = {"mean": [-1234.5], "var": [1.0], "log_second_moment": [-1234.5], "p_dead": 1e-300, "rate": -1e-8}
-    law |= {"validity": "mean field", "source": "one " * 60}
+    law |= {"quantity": "log_spectral_radius", "validity": "mean field", "source": "one " * 60}
     text = theory_table({"cells": [{"chain": LONG.fields(), "predictions": [law]}]}, width)
     assert max(map(len, text.splitlines())) <= width
     kernel = {"kernel": "recurrent orthogonal forward n=256", "ns_per_weight": 0.5, "numpy_ns_per_weight": 9.0}
@@ -124,7 +124,7 @@ def test_counted(count, words):
 )
 def test_a_rate_that_is_zero_but_for_rounding_reads_zero(rate, text):
     law = {"mean": None, "var": None, "log_second_moment": None, "p_dead": 0.0, "rate": rate}
-    law |= {"validity": "exact", "source": "a book"}
+    law |= {"quantity": "log_grad_norm", "validity": "exact", "source": "a book"}
     lines = theory_table({"cells": [{"chain": Chain().fields(), "predictions": [law]}]}).splitlines()
     assert lines[2].split()[-3] == text
 

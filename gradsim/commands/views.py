@@ -96,10 +96,11 @@ def _verdict(document: Document) -> str:
 _THEORY = (
     Column("cell", right=True),
     Column("chain", wraps=True),
+    Column("of"),
     Column("law", minor=True),
     Column("mean", right=True),
     Column("sd", right=True),
-    Column("ln E|g0|^2", right=True, minor=True),
+    Column("ln E|.|^2", right=True, minor=True),
     Column("rate", right=True),
     Column("P(dead)", right=True),
     Column("source"),
@@ -111,7 +112,9 @@ _RATE_ROUNDING = 1e-12
 
 
 def theory_table(document: Document, width: int = WIDTH) -> str:
-    """The predictions of a `theory --json` document: ln||g_0|| given survival, its spread, rate and deaths.
+    """The predictions of a `theory --json` document: logarithms given survival, their spread, rate and deaths.
+
+    Of each quantity one layer is shown: the last that is computed, of weight gradients and exponents the first.
 
     The sources follow the table, numbered.
     """
@@ -124,27 +127,39 @@ def theory_table(document: Document, width: int = WIDTH) -> str:
             at = sources.setdefault(prediction["source"], len(sources) + 1)
             rows.append([*head, *_prediction(prediction), f"[{at}]"])
             head = ["", ""]
-        groups.append(rows or [[*head, "none", *["-"] * 6]])
+        groups.append(rows or [[*head, "-", "none", *["-"] * 6]])
     notes = [f"[{at}] {source}" for source, at in sources.items()]
     wrapped = ["\n".join(wrap(note, width, subsequent_indent="    ")) for note in notes]
     return "\n".join([render(_THEORY, groups, width), *([""] if notes else []), *wrapped])
 
 
+#: What is shown of each quantity, and its place in the arrays.
+_SHOWN = {
+    "log_grad_norm": ("g_0", 0),
+    "log_activation_norm": ("h_L", -1),
+    "log_weight_grad_norm": ("dW_1", 0),
+    "lyapunov": ("lyapunov", 0),
+    "log_spectral_radius": ("radius", 0),
+}
+
+
 def _prediction(prediction: Document) -> list[str]:
-    var = _at_input(prediction["var"])
+    name, at = _SHOWN[prediction["quantity"]]
+    mean, var, second = (_at(prediction[key], at) for key in ("mean", "var", "log_second_moment"))
     return [
+        name,
         _law(prediction["validity"]),
-        _logarithm(_at_input(prediction["mean"])),
+        _logarithm(mean),
         _logarithm(math.sqrt(var) if isinstance(var, int | float) else var),
-        _logarithm(_at_input(prediction["log_second_moment"])),
+        _logarithm(second),
         number(_unless_rounding(prediction["rate"], _RATE_ROUNDING)),
         number(prediction["p_dead"], 3),
     ]
 
 
-def _at_input(values: Sequence[Any] | None) -> Any:
-    """The value at layer 0."""
-    return None if values is None else values[0]
+def _at(values: Sequence[Any] | None, at: int) -> Any:
+    """One value of an array, where there is one."""
+    return None if values is None else values[at]
 
 
 def _logarithm(value: float | str | None) -> str:

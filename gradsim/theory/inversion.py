@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from gradsim.theory import tails
 from gradsim.theory.special import ORDERS, ComplexArray, FloatArray, Part
+
+BoolArray = npt.NDArray[np.bool_]
 
 # ln of the probability allowed beyond the range of the inversion.
 _LOG_TAIL = 34.0
@@ -49,6 +53,14 @@ class Sum:
         """Probability of the likeliest single value."""
         return math.prod(part.atom**count for part, count in self.counts.items())
 
+    def pole(self) -> float:
+        """E e^{sX} is finite for real s > -pole."""
+        return min(part.pole for part in self.counts)
+
+    def reach(self) -> float:
+        """E e^{sX} is finite for real s < reach."""
+        return min(part.reach for part in self.counts)
+
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         """A logarithm of E e^{sX} without the constant."""
         total = np.zeros(s.shape, dtype=np.complex128)
@@ -57,7 +69,10 @@ class Sum:
         return total
 
     def cdf(self, x: FloatArray) -> FloatArray | None:
-        """P(X <= x), shape of `x`, NaN where `x` is; None where neither method reaches its accuracy."""
+        """P(X <= x), shape of `x`, NaN where `x` is; None where neither method reaches its accuracy.
+
+        Small probabilities, and those of the upper tail, are known to a small relative error.
+        """
         points = np.asarray(x, dtype=np.float64)
         y = points.ravel() - self.constant
         result = (y >= 0.0).astype(np.float64)
@@ -87,7 +102,41 @@ class Sum:
         inside = (y > low) & (y < high)
         result = (y >= high).astype(np.float64)
         result[inside] = 0.5 - _fourier_sum(terms, step * (y[inside] - mean)).imag / math.pi
+        left, right = (tails.slopes(limit, self.cumulants()[1]) for limit in (self.pole(), self.reach()))
+        lower, upper = inside & (result < tails.SMALL), inside & (result > 1.0 - tails.SMALL)
+        self._refine(result, lower, tails.along_lines(self.log_moment, y[lower], -left, high - low))
+        self._refine(result, upper, 1.0 - tails.along_lines(self.log_moment, y[upper], right, high - low))
         return result
+
+    @staticmethod
+    def _refine(result: FloatArray, at: BoolArray, values: FloatArray) -> None:
+        """Put values in the place of a result, but for NaN."""
+        result[at] = np.where(np.isnan(values), result[at], values)
+
+    def density(self, x: FloatArray) -> FloatArray:
+        """Density at `x`, 0 outside the range of X, for a sum whose `highest_frequency` is known.
+
+        f(y) = (D/pi) sum_k Re phi((k+1/2) D) e^{-i (k+1/2) D y}, with the error of `cdf`.
+        """
+        low, high = self._range()
+        y = x - self.constant
+        mean = self.cumulants()[0] - self.constant
+        step = 2.0 * math.pi / (high - low)
+        terms = self._terms(step, mean)
+        if terms is None:
+            raise ValueError("the characteristic function decays too slowly")
+        inside = (y > low) & (y < high)
+        result = np.zeros_like(y)
+        terms = terms * (np.arange(terms.size) + 0.5)
+        result[inside] = _fourier_sum(terms, step * (y[inside] - mean)).real * step / math.pi
+        return result
+
+    def highest_frequency(self) -> float | None:
+        """Where the characteristic function becomes negligible; None where that is too far out."""
+        low, high = self._range()
+        step = 2.0 * math.pi / (high - low)
+        terms = self._terms(step, self.cumulants()[0] - self.constant)
+        return None if terms is None else step * terms.size
 
     def _terms(self, step: float, mean: float) -> ComplexArray | None:
         """phi(t_k) e^{-i t_k mean}/(k + 1/2) at t_k = (k + 1/2) step, until negligible; None where that takes
@@ -105,11 +154,9 @@ class Sum:
 
     def _range(self) -> tuple[float, float]:
         """Bounds outside which X lies with probability below exp(-34), each."""
-        spread = math.sqrt(self.cumulants()[1])
-        pole = min(part.pole for part in self.counts)
-        s = np.geomspace(0.05, 100.0, 120) / spread
-        high = np.min((self.log_moment(s.astype(np.complex128)).real + _LOG_TAIL) / s)
-        left = np.minimum(s, pole * (1.0 - np.geomspace(1e-3, 0.9, 120)[::-1])) if math.isfinite(pole) else s
+        s = np.geomspace(0.05, 100.0, 120) / math.sqrt(self.cumulants()[1])
+        right, left = (_before(limit, s) for limit in (self.reach(), self.pole()))
+        high = np.min((self.log_moment(right.astype(np.complex128)).real + _LOG_TAIL) / right)
         low = np.max(-(self.log_moment(-left.astype(np.complex128)).real + _LOG_TAIL) / left)
         return float(low), float(high)
 
@@ -120,17 +167,20 @@ class Sum:
         result = np.ones_like(y)
         below = y < 0.0
         t = -y[below]
-        # The contour is symmetric about the real axis, and so are the terms: the upper half is enough.
-        theta = math.pi * (np.arange(1, _CONTOUR_NODES, 2) / _CONTOUR_NODES)
-        cot = 1.0 / np.tan(0.6407 * theta)
-        z = _CONTOUR_NODES * (0.5017 * theta * cot - 0.6122 + 0.2645j * theta)
-        dz = _CONTOUR_NODES * (0.5017 * cot - 0.5017 * 0.6407 * theta / np.sin(0.6407 * theta) ** 2 + 0.2645j)
         total = np.zeros_like(t)
-        for node, slope in zip(z, dz, strict=True):
+        for node, slope in zip(*tails.cotangent_contour(_CONTOUR_NODES), strict=True):
             moment = np.exp(self.log_moment(node / t))
             total += 2.0 * (np.exp(node) * slope / node * moment).imag / _CONTOUR_NODES
         result[below] = 1.0 - total
+        lower = below & (result < tails.SMALL)
+        slopes = tails.slopes(self.pole(), self.cumulants()[1])
+        self._refine(result, lower, tails.along_contour(self.log_moment, y[lower], -slopes))
         return result
+
+
+def _before(limit: float, s: FloatArray) -> FloatArray:
+    """Points up to a limit where it is finite, at most the largest of s, and more of them near it."""
+    return np.minimum(s, limit * (1.0 - np.geomspace(1e-3, 0.9, s.size)[::-1])) if math.isfinite(limit) else s
 
 
 def _fourier_sum(terms: ComplexArray, angle: FloatArray) -> ComplexArray:

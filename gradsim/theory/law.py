@@ -41,7 +41,9 @@ class Increment:
 
     @cached_property
     def log_mean(self) -> float:
-        """ln E||g_{l-1}||^2/||g_l||^2, given survival."""
+        """ln E||g_{l-1}||^2/||g_l||^2, given survival; infinite where a reciprocal has no mean."""
+        if any(part.reach <= 1.0 for part in self.parts):
+            return math.inf
         one = np.ones(1, dtype=np.complex128)
         return self.constant + sum(float(part.log_moment(one)[0].real) for part in self.parts)
 

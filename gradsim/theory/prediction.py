@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gradsim.chain import Chain
 from gradsim.documents import json_ready
+from gradsim.theory.beside import beside
 from gradsim.theory.law import Law
 from gradsim.theory.special import FloatArray
 
@@ -93,8 +94,12 @@ class Prediction:
         return f"Prediction({self.chain!r}: {self.law.validity}, {known})"
 
     def to_dict(self) -> dict[str, Any]:
-        """One cell of the document that ``gradsim theory --json`` prints; p_dead is that of layer 0."""
+        """One cell of the document that ``gradsim theory --json`` prints; p_dead is that of layer 0.
+
+        Other quantities of the chain follow ln||g||, as far as there are laws: see `gradsim.theory.beside`.
+        """
         predictions = [] if self.law is None else [self._row(self.law)]
+        predictions += [asdict(row) for row in beside(self.chain, self.law)]
         document = {"chain": self.chain.fields(), "predictions": predictions}
         ready: dict[str, Any] = json_ready(document)
         return ready

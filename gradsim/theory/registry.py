@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
-from gradsim.theory import linear, mean_field, recurrent, relu
+from gradsim.theory import clipping, dropout, linear, loss, mean_field, norms, prenorm, recurrent, relu, skip
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
 from gradsim.vocabulary import DEFAULTS
@@ -64,6 +64,16 @@ class Entry:
         return self.law_of(chain)
 
 
+_NORM = frozenset({"norm", "norm_position", "norm_eps"})
+_SKIP = frozenset({"skip", "carry"})
+
+
+def _clipped(chain: Chain) -> Law | None:
+    """The law of the chain without clipping, clipped."""
+    base = find(chain.replace(clip=0.0)) if chain.clip else None
+    return None if base is None else clipping.clipped(chain.clip, base)
+
+
 LAWS: Mapping[str, Entry] = MappingProxyType(
     {
         "gaussian-linear": Entry(linear.gaussian_linear),
@@ -76,8 +86,20 @@ LAWS: Mapping[str, Entry] = MappingProxyType(
         "orthogonal-leaky": Entry(relu.orthogonal_leaky),
         "symmetric-rectifier": Entry(relu.symmetric_rectifier),
         "identity-relu": Entry(relu.identity_relu),
-        "recurrent-gaussian-linear": Entry(recurrent.gaussian_linear),
+        "recurrent-gaussian-linear": Entry(recurrent.gaussian_linear, _SKIP),
         "recurrent-orthogonal-linear": Entry(recurrent.orthogonal_linear),
+        "dropout-linear": Entry(dropout.dropout_linear, frozenset({"dropout"}), gradients=("random",)),
+        "dropout-relu": Entry(dropout.dropout_relu, frozenset({"dropout"}), gradients=("random",)),
+        "gaussian-skip-linear": Entry(skip.gaussian_skip, _SKIP),
+        "orthogonal-skip-linear": Entry(skip.orthogonal_skip, _SKIP),
+        "identity-skip-linear": Entry(skip.identity_skip, _SKIP),
+        "rms-linear": Entry(norms.rms_linear, _NORM),
+        "layer-linear": Entry(norms.layer_linear, _NORM),
+        "rms-post-linear": Entry(norms.rms_post_linear, _NORM | _SKIP),
+        "pre-norm-linear": Entry(prenorm.pre_norm_linear, _NORM | _SKIP),
+        "loss-rectifier": Entry(loss.loss_gradient, gradients=("loss",)),
+        "ones-rectifier": Entry(loss.ones_gradient, gradients=("ones",)),
+        "clipped": Entry(_clipped, _NORM | _SKIP | {"clip", "dropout"}),
         "mean-field-tanh": Entry(mean_field.mean_field_tanh),
     }
 )

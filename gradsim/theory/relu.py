@@ -20,7 +20,7 @@ import numpy as np
 from gradsim.chain import Chain
 from gradsim.theory.law import Increment, Law, draws_fresh_weights, law_of_layers, squared_gains
 from gradsim.theory.linear import KURTOSIS, gaussian_increments, orthogonal_increments, with_kurtosis
-from gradsim.theory.special import FloatArray, LogActiveFraction, LogLeakyFraction, half_binomial
+from gradsim.theory.special import FloatArray, LogActiveFraction, LogLeakyFraction, binomial
 
 _SOURCES = {
     "gaussian": "products of chi-squared and beta variables with binomial counts of active units",
@@ -97,7 +97,7 @@ def identity_relu(chain: Chain) -> Law | None:
     dead = np.full(chain.depth + 1, 0.5**n)
     dead[-1] = 0.0
     law = law_of_layers(
-        [*gains[:-1], _through(gains[-1], n, 0.0)],
+        [*gains[:-1], through(gains[-1], n, 0.0)],
         name="identity-relu",
         source="W = gain I: the active fraction of g_L at the top, the gain in every layer",
         chain=chain,
@@ -106,28 +106,28 @@ def identity_relu(chain: Chain) -> Law | None:
     return replace(law, rate=gains[0].constant / 2.0)
 
 
-def deaths(chain: Chain) -> FloatArray:
-    """P(g_l = 0) for l = 0..L, with relu'(0) = 0.
+def deaths(chain: Chain, passing: float = 0.5) -> FloatArray:
+    """P(g_l = 0) for l = 0..L, with relu'(0) = 0, where each unit is active with probability `passing`.
 
     A layer without an active unit makes every h above it zero up to the next layer with a bias, and g_l is
     zero if any layer above l has no active unit. So the layers that count are those above l and, below them,
     those whose zeros reach layer l + 1.
     """
     widths = np.array(chain.widths[1:], dtype=np.float64)
-    log_alive = np.concatenate([[0.0], np.cumsum(np.log1p(-(0.5**widths)))])
+    log_alive = np.concatenate([[0.0], np.cumsum(np.log1p(-((1.0 - passing) ** widths)))])
     lowest = np.maximum.accumulate(np.where(chain.biases > 0.0, np.arange(chain.depth), 0))
     return np.append(-np.expm1(log_alive[-1] - log_alive[lowest]), 0.0)
 
 
 def _law(chain: Chain, name: str, weights: Sequence[Increment], source: str) -> Law:
     slope = _slope(chain)
-    increments = [_through(weight, n, slope) for weight, n in zip(weights, chain.widths[1:], strict=True)]
+    increments = [through(weight, n, slope) for weight, n in zip(weights, chain.widths[1:], strict=True)]
     return law_of_layers(
         increments, name=name, source=source, chain=chain, p_dead=deaths(chain) if slope == 0.0 else None
     )
 
 
-def _through(weight: Increment, width: int, slope: float) -> Increment:
+def through(weight: Increment, width: int, slope: float) -> Increment:
     """The increment of W^T, preceded by phi' with this slope on `width` units, given survival."""
     a = abs(slope)
     if a == 0.0:
@@ -143,7 +143,7 @@ def _through(weight: Increment, width: int, slope: float) -> Increment:
 
 def _concentration(width: int, a2: float) -> float:
     """E sum v^4/(sum v^2)^2 of v = phi'(z) * g for g uniform in direction, a2 the slope's square."""
-    active, weights = half_binomial(width, at_least=1 if a2 == 0.0 else 0)
+    active, weights = binomial(width, at_least=1 if a2 == 0.0 else 0)
     second = active + a2 * (width - active)
     fourth = active + a2**2 * (width - active)
     return float(weights @ (3.0 * fourth / (second**2 + 2.0 * fourth)))

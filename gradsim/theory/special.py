@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,36 +28,41 @@ _LOG_NEGLIGIBLE = -45.0
 _STIRLING_FROM = 50.0
 
 
-class Part(Protocol):
-    """The logarithm X of one positive random factor."""
+class Part:
+    """The logarithm X of one positive random factor; what is not said differently below holds of it."""
 
     @property
     def cumulants(self) -> FloatArray:
         """First `ORDERS` cumulants of X."""
-        ...
+        raise NotImplementedError
 
     @property
     def pole(self) -> float:
         """E e^{sX} is finite for real s > -pole."""
-        ...
+        return math.inf
+
+    @property
+    def reach(self) -> float:
+        """E e^{sX} is finite for real s < reach."""
+        return math.inf
 
     @property
     def at_most_zero(self) -> bool:
         """Whether X <= 0 and the singularities of E e^{sX} all lie on the negative real axis."""
-        ...
+        return False
 
     @property
     def atom(self) -> float:
         """Probability of the likeliest single value."""
-        ...
+        return 0.0
 
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         """A logarithm of E e^{sX}, shape of `s`; on which branch is left open."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class LogChiSquared:
+class LogChiSquared(Part):
     """ln chi2_m."""
 
     degrees: int
@@ -72,21 +77,13 @@ class LogChiSquared:
     def pole(self) -> float:
         return self.degrees / 2.0
 
-    @property
-    def at_most_zero(self) -> bool:
-        return False
-
-    @property
-    def atom(self) -> float:
-        return 0.0
-
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         a = self.degrees / 2.0
         return s * math.log(2.0) + log_gamma_ratio(a, s)
 
 
 @dataclass(frozen=True)
-class LogBeta:
+class LogBeta(Part):
     """ln Beta(a/2, b/2): the fraction of the squared norm of a random vector in R^(a + b) that lies in an
     a-dimensional subspace.
     """
@@ -106,27 +103,24 @@ class LogBeta:
     def at_most_zero(self) -> bool:
         return True
 
-    @property
-    def atom(self) -> float:
-        return 0.0
-
     def log_moment(self, s: ComplexArray) -> ComplexArray:
-        return log_gamma_ratio(self.inside / 2.0, s) - log_gamma_ratio((self.inside + self.outside) / 2.0, s)
+        return log_beta_moment(self.inside / 2.0, self.outside / 2.0, s)
 
 
 @dataclass(frozen=True)
-class LogActiveFraction:
-    """ln F, F the fraction of a random vector's squared norm on the K ~ Bin(n, 1/2) active units of a ReLU
-    layer, given K >= 1.
+class LogActiveFraction(Part):
+    """ln F, F the fraction of a random vector's squared norm on the K ~ Bin(n, p) units that a rectifier or
+    dropout lets through, given K >= 1.
 
     Given K it is Beta(K/2, (n - K)/2), and 1 where K = n.
     """
 
     width: int
+    probability: float = 0.5
 
     @cached_property
     def _active(self) -> tuple[FloatArray, FloatArray]:
-        return half_binomial(self.width, at_least=1)
+        return binomial(self.width, at_least=1, probability=self.probability)
 
     @cached_property
     def cumulants(self) -> FloatArray:
@@ -144,7 +138,8 @@ class LogActiveFraction:
 
     @property
     def atom(self) -> float:
-        return 1.0 / (2.0**self.width - 1.0) if self.width < 64 else 0.0
+        p = self.probability
+        return float(p**self.width / -np.expm1(self.width * np.log1p(-p)))
 
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         active, weights = self._active
@@ -157,7 +152,7 @@ class LogActiveFraction:
         """From K = n, n - 1 downward by Gamma(a + 1) = a Gamma(a): two gamma functions instead of n."""
         n, weights = self.width, self._active[1]
         ratio = {n: np.ones_like(s)}
-        ratio[n - 1] = np.exp(log_gamma_ratio((n - 1) / 2.0, s) - log_gamma_ratio(n / 2.0, s)) if n > 1 else ratio[n]
+        ratio[n - 1] = np.exp(log_beta_moment((n - 1) / 2.0, 0.5, s)) if n > 1 else ratio[n]
         total = weights[-1] * ratio[n]
         for k in range(n - 1, 0, -1):
             if k < n - 1:
@@ -167,12 +162,11 @@ class LogActiveFraction:
 
 
 @dataclass(frozen=True)
-class LogLeakyFraction:
+class LogLeakyFraction(Part):
     """ln F, F = B + slope^2 (1 - B), B the active fraction as in `LogActiveFraction` with K >= 0; 0 < slope <
     1.
 
-    B = sin^2(theta) has a smooth density in theta for 0 < K < n, integrated by composite Gauss-Legendre; K =
-    0 and K = n are atoms.
+    K = 0 and K = n are atoms.
     """
 
     width: int
@@ -180,36 +174,17 @@ class LogLeakyFraction:
 
     @cached_property
     def _nodes(self) -> tuple[FloatArray, FloatArray]:
-        """Values of ln F and their probabilities."""
-        active, weights = half_binomial(self.width, at_least=0)
-        theta, dtheta = _angles(self.width, self.slope)
+        active, weights = binomial(self.width, at_least=0)
         inner = (active > 0) & (active < self.width)
-        a, b = active[inner, None] / 2.0, (self.width - active[inner, None]) / 2.0
-        log_sin, log_cos = np.log(np.sin(theta)), np.log(np.cos(theta))
-        log_density = math.log(2.0) + (2 * a - 1) * log_sin + (2 * b - 1) * log_cos - sp.betaln(a, b)
-        mass = dtheta * (weights[inner] @ np.exp(log_density))
-        squared = np.sin(theta) ** 2 + (self.slope * np.cos(theta)) ** 2
+        values, mass = stretched_beta(active[inner], self.width - active[inner], weights[inner], self.slope)
         atoms = [(0.0, weights[active == self.width]), (2.0 * math.log(self.slope), weights[active == 0])]
-        values = np.concatenate([np.log(squared), *(np.full(w.size, value) for value, w in atoms)])
+        values = np.concatenate([values, *(np.full(w.size, value) for value, w in atoms)])
         mass = np.concatenate([mass, *(w for _, w in atoms)])
         return values, mass / mass.sum()
 
     @cached_property
     def cumulants(self) -> FloatArray:
-        values, mass = self._nodes
-        points = np.zeros((ORDERS, values.size))
-        points[0] = values
-        return mixture_cumulants(mass, points)
-
-    @property
-    def pole(self) -> float:
-        return math.inf
-
-    @property
-    def at_most_zero(self) -> bool:
-        # X is bounded on both sides: the moments are entire in s and grow to the left, where Laplace
-        # inversion needs them small.
-        return False
+        return node_cumulants(*self._nodes)
 
     @property
     def atom(self) -> float:
@@ -227,20 +202,43 @@ def log_gamma_cumulants(a: float | FloatArray) -> FloatArray:
     return np.array([sp.polygamma(order, np.asarray(a, dtype=np.float64)) for order in range(ORDERS)])
 
 
-def log_gamma_ratio(a: float | FloatArray, s: ComplexArray) -> ComplexArray:
-    """ln Gamma(a + s) - ln Gamma(a).
+def log_gamma_ratio(a: float | FloatArray, s: ComplexArray, scale: float = 1.0) -> ComplexArray:
+    """ln Gamma(a + s) - ln Gamma(a) - s ln(scale).
 
-    Where a is large the two nearly cancel and, counted once per layer, their rounding would show: there the
-    difference of Stirling's series is taken term by term.
+    Where a is large the first two nearly cancel and, counted once per layer, their rounding would show: there
+    the difference of Stirling's series is taken term by term.
     """
     base = np.asarray(a, dtype=np.float64)
     if np.min(base) >= _STIRLING_FROM and np.max(np.abs(s)) <= np.min(base) / 2.0:
         x = s / base
         log1p = sp.log1p(x)
-        result: ComplexArray = base * (log1p - x) + (s - 0.5) * log1p + s * np.log(base)
+        result: ComplexArray = base * _log1p_less(x, log1p) + (s - 0.5) * log1p + s * np.log(base / scale)
         return np.asarray(result + _stirling_tail(base + s) - _stirling_tail(base))
-    direct: ComplexArray = sp.loggamma(base + s) - sp.gammaln(base)
+    direct: ComplexArray = sp.loggamma(base + s) - sp.gammaln(base) - s * math.log(scale)
     return direct
+
+
+def log_beta_moment(a: float, b: float, s: ComplexArray) -> ComplexArray:
+    """ln E B^s of a Beta(a, b) variable B.
+
+    Where |s| is large the gamma functions nearly cancel: there, by the difference of Stirling's series.
+    """
+    result = log_gamma_ratio(a, s) - log_gamma_ratio(a + b, s)
+    far = np.abs(s) > max(100.0, 4.0 * (a + b))
+    low, high = a + s[far], a + b + s[far]
+    stirling = (low - 0.5) * sp.log1p(-b / high) - b * np.log(high) + b + _stirling_tail(low) - _stirling_tail(high)
+    result[far] = stirling + sp.gammaln(a + b) - sp.gammaln(a)
+    return result
+
+
+def _log1p_less(x: ComplexArray, log1p: ComplexArray) -> ComplexArray:
+    """ln(1 + x) - x, given ln(1 + x): by its series where the two nearly cancel."""
+    if np.max(np.abs(x)) > 0.01:
+        return np.asarray(log1p - x)
+    total = np.zeros_like(x)
+    for order in range(8, 1, -1):
+        total = x * total - (-1.0) ** order / order
+    return np.asarray(total * x * x)
 
 
 def _stirling_tail(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -258,19 +256,44 @@ def log_weighted_sum(weights: FloatArray, logs: ComplexArray) -> ComplexArray:
 
 
 @lru_cache(maxsize=64)
-def half_binomial(n: int, at_least: int) -> tuple[FloatArray, FloatArray]:
-    """Values and probabilities of K ~ Bin(n, 1/2) given K >= at_least, negligible ones left out.
+def binomial(n: int, at_least: int, probability: float = 0.5) -> tuple[FloatArray, FloatArray]:
+    """Values and probabilities of K ~ Bin(n, probability) given K >= at_least, negligible ones left out."""
+    p = probability
+    values = _window(n * p, math.sqrt(n * p * (1.0 - p)), at_least, n)
+    logs = sp.xlogy(values, p) + sp.xlog1py(n - values, -p) - np.log1p(n) - sp.betaln(values + 1.0, n - values + 1.0)
+    return _kept(values, logs)
 
-    For wide layers only every j-th value is kept, with j at most a third of the standard deviation: a sum of
-    a function that is smooth on that scale changes by less than exp(-2 pi^2 9), relative.
+
+@lru_cache(maxsize=64)
+def poisson(mean: float) -> tuple[FloatArray, FloatArray]:
+    """Values and probabilities of a Poisson variable, negligible ones left out."""
+    values = _window(mean, math.sqrt(mean), 0, math.inf)
+    logs = sp.xlogy(values, mean) - mean - sp.gammaln(values + 1.0)
+    if mean > _STIRLING_FROM**2:
+        # Those terms nearly cancel: with x = J/mean - 1 and Stirling's series, what is left is small.
+        x = np.asarray((values - mean) / mean, dtype=np.complex128)
+        log1p = np.log1p(x)
+        logs = -(mean * ((1.0 + x) * _log1p_less(x, log1p) + x * x) + log1p / 2.0).real - _stirling_tail(values)
+    return _kept(values, logs)
+
+
+def _window(mean: float, spread: float, least: int, most: float) -> FloatArray:
+    """The integers that count, around the mean, thinned where many do.
+
+    Of a wide law only every j-th value is kept, with j at most a third of the standard deviation: a sum of a
+    function that is smooth on that scale changes by less than exp(-2 pi^2 9), relative.
     """
-    spread = math.sqrt(n) / 2.0
     stride = max(1, int(spread / 3.0))
-    half_window = int(11.0 * spread) + 1
-    first = max(at_least, n // 2 - half_window // stride * stride)
-    values = np.arange(first, min(n, n // 2 + half_window) + 1, stride, dtype=np.float64)
-    logs = -(np.log1p(n) + sp.betaln(values + 1.0, n - values + 1.0))
-    logs -= logs.max()
+    # The tails of narrow laws are a Poisson's: 60 units hold all but exp(-45) of one of mean below 36.
+    half = 11.0 * spread + (60.0 if stride == 1 else 1.0)
+    centre = int(mean)
+    first = max(least, centre - int(half) // stride * stride)
+    return np.arange(first, min(most, centre + half) + 1, stride, dtype=np.float64)
+
+
+def _kept(values: FloatArray, logs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The values whose probability is not negligible, and their probabilities, adding to 1."""
+    logs = logs - logs.max()
     kept = logs > _LOG_NEGLIGIBLE
     weights = np.exp(logs[kept])
     return values[kept], weights / weights.sum()
@@ -313,6 +336,37 @@ def cumulants_from_moments(moments: FloatArray) -> FloatArray:
         lower = sum((math.comb(n - 1, j - 1) * cumulants[j - 1] * raw[n - j] for j in range(1, n)), start=0.0)
         cumulants.append(raw[n] - lower)
     return np.array(cumulants)
+
+
+def stretched_beta(
+    inside: FloatArray, outside: FloatArray, weights: FloatArray, slope: float
+) -> tuple[FloatArray, FloatArray]:
+    """Quadrature nodes of X = ln(B + slope^2 (1 - B)) and their masses, B a mixture of beta variables.
+
+    B = sin^2(theta) has a smooth density in theta, integrated by composite Gauss-Legendre.
+
+    Parameters
+    ----------
+    inside, outside : array, shape (K,)
+        Degrees of freedom: B is Beta(inside/2, outside/2), inside + outside the same for all.
+    weights : array, shape (K,)
+    slope : float
+        Between 0 and 1.
+    """
+    if not inside.size:
+        return np.empty(0), np.empty(0)
+    theta, dtheta = _angles(int(inside[0] + outside[0]), slope)
+    a, b = inside[:, None] / 2.0, outside[:, None] / 2.0
+    log_density = math.log(2.0) + (2 * a - 1) * np.log(np.sin(theta)) + (2 * b - 1) * np.log(np.cos(theta))
+    mass = dtheta * (weights @ np.exp(log_density - sp.betaln(a, b)))
+    return np.log(np.sin(theta) ** 2 + (slope * np.cos(theta)) ** 2), mass
+
+
+def node_cumulants(values: FloatArray, mass: FloatArray) -> FloatArray:
+    """Cumulants of a variable that has these values with these probabilities, shape (ORDERS,)."""
+    points = np.zeros((ORDERS, values.size))
+    points[0] = values
+    return mixture_cumulants(mass, points)
 
 
 _PANEL_NODES = 32

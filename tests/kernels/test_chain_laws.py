@@ -55,6 +55,12 @@ CASES = [
         {"kind": "recurrent", "activation": "tanh", "width": 128, "depth": 8, "gain": 1.5, "input_noise": 0.5},
         600,
     ),
+    ("dropout-linear", {**LINEAR, "width": 16, "depth": 20, "gain": 1.0, "dropout": 0.1}, 12_000),
+    ("dropout-relu", {"width": 10, "depth": 12, "dropout": 0.2, "bias": 0.3}, 20_000),
+    ("gaussian-skip-linear", {**LINEAR, "width": 24, "depth": 20, "gain": 1.0, "skip": 0.7, "carry": 0.8}, 6000),
+    ("orthogonal-skip-linear", {**LINEAR, "width": 12, "depth": 15, "skip": 0.6, "init": "orthogonal"}, 6000),
+    ("clipped", {**LINEAR, "width": 24, "depth": 20, "gain": 0.98, "clip": 0.9}, 6000),
+    ("loss-rectifier", {"width": 24, "depth": 5, "output_gradient": "loss"}, 100_000),
 ]
 every_case = pytest.mark.parametrize("index", range(len(CASES)), ids=[f"{name} {f}" for name, f, _ in CASES])
 

@@ -29,9 +29,10 @@ def test_exact_law():
 def test_document():
     document = predict(Chain(width=16, depth=3)).to_dict()
     json.dumps(document, allow_nan=False)
-    (row,) = document["predictions"]
+    row, *others = document["predictions"]
+    assert [other["quantity"] for other in others] == ["log_activation_norm", "log_weight_grad_norm"]
     names = ["quantity", "layer", "mean", "var", "log_second_moment", "p_dead", "rate", "validity", "source"]
-    assert list(row) == names
+    assert list(row) == list(others[0]) == names
     assert row["layer"] == [0, 1, 2, 3]
     assert len(row["mean"]) == len(row["var"]) == len(row["log_second_moment"]) == 4
     assert isinstance(row["p_dead"], float)
@@ -41,7 +42,8 @@ def test_unknown_values_are_null():
     (row,) = predict(Chain(activation="tanh", profile=[4, 5, 6], gain=1.5)).to_dict()["predictions"]
     assert row["var"] is None
     assert row["rate"] is None
-    (row,) = predict(Chain(kind="recurrent", activation="linear", width=4, depth=2, gain=1.0)).to_dict()["predictions"]
+    recurrent = Chain(kind="recurrent", activation="linear", width=4, depth=2, gain=1.0)
+    row = predict(recurrent).to_dict()["predictions"][0]
     assert row["mean"] == [None, None, 0.0]
 
 
@@ -95,7 +97,7 @@ def test_distribution_function_at_values_that_are_no_numbers(chain):
         (Chain(activation="tanh", gain="critical", depth=10_000), ["mean field", "mean of ln||g_0||"]),
         (Chain(kind="recurrent", activation="linear", gain=1.0, width=8, depth=3), ["exact", "ln E||g_0||^2"]),
         (Chain(profile=[8] * 3000), ["profile=[8, 8, 8, 8, ..., 8, 8]"]),
-        (Chain(output_gradient="loss", depth=10_000), ["no law known"]),
+        (Chain(output_gradient="loss", bias=0.1, depth=10_000), ["no law known"]),
     ],
 )
 def test_repr_is_short(chain, parts):

@@ -10,6 +10,7 @@ import pytest
 from scipy import integrate, stats
 
 from gradsim.theory import special
+from gradsim.theory.parts import LogNoncentral, LogResidualNorm, LogSphericalSum, Reciprocal
 from gradsim.theory.special import LogActiveFraction, LogBeta, LogChiSquared, LogLeakyFraction
 
 PARTS = [
@@ -23,6 +24,15 @@ PARTS = [
     LogLeakyFraction(12, 0.3),
     LogLeakyFraction(7, 0.001),
     LogLeakyFraction(1000, 0.3),
+    LogActiveFraction(12, 0.9),
+    LogActiveFraction(1000, 0.01),
+    LogNoncentral(3, 0.5),
+    LogNoncentral(256, 1e7),
+    Reciprocal(LogChiSquared(7)),
+    LogSphericalSum(2, 0.3),
+    LogSphericalSum(1000, 0.01),
+    LogResidualNorm(2, 0.3),
+    LogResidualNorm(64, 1e6),
 ]
 
 
@@ -30,7 +40,7 @@ PARTS = [
 def test_cumulants_are_derivatives_of_the_log_moment(part):
     spread = math.sqrt(part.cumulants[1])
     # Cauchy's formula on a circle on which the moment has no zero and no pole.
-    radius = min(0.5 / spread, 0.5 * part.pole)
+    radius = min(0.5 / spread, 0.5 * part.pole, 0.5 * part.reach)
     angles = np.exp(2j * np.pi * np.arange(64) / 64)
     mean = part.cumulants[0]
     values = np.log(np.exp(part.log_moment(radius * angles) - radius * angles * mean))
@@ -91,13 +101,22 @@ def test_leaky_fraction_meets_its_limits():
     np.testing.assert_allclose(small.cumulants, none.cumulants, rtol=1e-4)
 
 
-@pytest.mark.parametrize("n", [1, 7, 200, 1001])
-def test_thinned_binomial_keeps_smooth_means(n):
-    values, weights = special.half_binomial(n, at_least=0)
+@pytest.mark.parametrize(
+    ("n", "p"), [(1, 0.5), (7, 0.5), (200, 0.5), (1001, 0.5), (3000, 0.1), (2000, 1e-3), (40, 0.9)]
+)
+def test_thinned_binomial_keeps_smooth_means(n, p):
+    values, weights = special.binomial(n, at_least=0, probability=p)
     k = np.arange(n + 1)
-    full = stats.binom.pmf(k, n, 0.5)
+    full = stats.binom.pmf(k, n, p)
     for f in (lambda x: x, np.square, lambda x: np.log(x + n)):
         assert weights @ f(values) == pytest.approx(full @ f(k), rel=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e-3, 5.0, 1e3, 1e8])
+def test_thinned_poisson_keeps_smooth_means(mean):
+    values, weights = special.poisson(mean)
+    assert weights @ values == pytest.approx(mean, rel=1e-12)
+    assert weights @ (values - mean) ** 2 == pytest.approx(mean, rel=1e-9)
 
 
 def test_moments_and_cumulants_are_inverse():

@@ -1,4 +1,4 @@
-"""P_k(n) = E tr G^k (G^k)^T for a real Gaussian G with unit entries, in two ways that share nothing.
+"""P_ij(n) = E tr G^i (G^j)^T for a real Gaussian G with unit entries, in two ways that share nothing.
 
 ``python -m tests.theory.wick 24`` prints the table that gradsim/theory/recurrent_moments.txt holds.
 """
@@ -9,21 +9,22 @@ import sys
 
 
 def polynomials(largest):
-    """Coefficients of n, n^2, ..., n^{k+1} of P_1, ..., P_largest, by Stein's lemma.
+    """Coefficients of n, n^2, ... of P_ij for i <= j <= largest of the same parity, by pair; else P_ij = 0.
 
-    Integrating by parts over the outermost factor of G^c u in M = E (G^b u, G^c u) prod_i tr G^{a_i}, |u| =
-    1, gives such expectations with two factors fewer. One evaluation at a large power of ten shows all
+    Stein's lemma: integrating by parts over the outermost factor of G^c u in M = E (G^b u, G^c u) prod_i tr G^{a_i},
+    |u| = 1, gives such expectations with two factors fewer. One evaluation at a large power of ten shows all
     coefficients.
     """
     base = 10**60
     pairs = pair_moments(base)
-    rows = []
-    for k in range(1, largest + 1):
-        value, row = pairs(k, k, ()) * base, []
-        while value:
-            value, digit = divmod(value, base)
-            row.append(digit)
-        rows.append(row[1:])
+    rows = {}
+    for j in range(1, largest + 1):
+        for i in range(j % 2, j + 1, 2):
+            value, row = pairs(i, j, ()) * base, []
+            while value:
+                value, digit = divmod(value, base)
+                row.append(digit)
+            rows[i, j] = row[1:]
     return rows
 
 
@@ -61,13 +62,13 @@ def without(traces, a):
     return traces[:at] + traces[at + 1 :]
 
 
-def enumerated(k):
-    """Coefficients of n, n^2, ..., n^{k+1} in P_k from all (2k - 1)!! pairings of the 2k factors, counting
-    free indices.
-    """
-    row = [0] * (k + 1)
-    for pairing in pairings(list(range(2 * k))):
-        row[free_indices(pairing, k) - 1] += 1
+def enumerated(i, j):
+    """Coefficients of n, n^2, ... in P_ij from all (i + j - 1)!! pairings of the factors, counting free indices."""
+    row = [0] * (i + j)
+    for pairing in pairings(list(range(i + j))):
+        row[free_indices(pairing, i, i + j) - 1] += 1
+    while row[-1] == 0:
+        row.pop()
     return row
 
 
@@ -81,25 +82,25 @@ def pairings(items):
             yield [(first, other), *others]
 
 
-def free_indices(pairing, k):
-    """Factor j of the trace links index j to j + 1; a factor of G^T has its row on the right."""
-    parent = list(range(2 * k))
+def free_indices(pairing, plain, factors):
+    """Factor f of the trace links index f to f + 1; factors of G^T follow the plain ones, with rows on the right."""
+    parent = list(range(factors))
 
     def root(i):
         while parent[i] != i:
             i = parent[i]
         return i
 
-    def row_column(j):
-        left, right = j, (j + 1) % (2 * k)
-        return (left, right) if j < k else (right, left)
+    def row_column(f):
+        left, right = f, (f + 1) % factors
+        return (left, right) if f < plain else (right, left)
 
     for one, other in pairing:
         for x, y in zip(row_column(one), row_column(other), strict=True):
             parent[root(x)] = root(y)
-    return len({root(i) for i in range(2 * k)})
+    return len({root(f) for f in range(factors)})
 
 
 if __name__ == "__main__":
-    for line in polynomials(int(sys.argv[1])):
-        sys.stdout.write(" ".join(map(str, line)) + "\n")
+    for (i, j), row in polynomials(int(sys.argv[1])).items():
+        sys.stdout.write(f"{i} {j} {' '.join(map(str, row))}\n")

@@ -1,0 +1,269 @@
+"""Clipping of g_l by its norm inside the chain, for chains whose increments are independent.
+
+Clipping changes the length of g_l alone, and the increments do not depend on it. So the distance D = ln c^2 -
+ln||g_l||^2 below the threshold c is a random walk reflected at 0, D' = max(0, D - X) (Lindley 1952): it has an atom at
+0, where g_l was clipped, and a density beyond, which a layer convolves with that of -X.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, interpolate
+
+from gradsim.theory.inversion import Sum
+from gradsim.theory.law import EXACT, Law, Layers
+from gradsim.theory.special import ORDERS, FloatArray, cumulants_from_moments
+
+# ln of the probability that the walk may leave the grid.
+_LOG_TAIL = 34.0
+# Grid points per half period of the highest frequency of an increment, about seven to its standard deviation: halving
+# the step changes nothing above 1e-8.
+_RESOLUTION = 2.5
+# Layers times grid points above which a law takes seconds.
+_LARGEST = 5e6
+# Variances below this are those of rounding.
+_LEAST_VARIANCE = 1e-10
+# E e^{-D} below this is not told from the rounding of a density that is larger elsewhere.
+_LEAST_MOMENT = 1e-8
+# Gregory's coefficients: what the trapezoidal rule needs at an end, in differences of order 0, 1, ...
+_GREGORY = (-1 / 2, 1 / 12, -1 / 24, 19 / 720, -3 / 160, 863 / 60480, -275 / 24192, 33953 / 3628800)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ClippedLaw(Law):
+    """A law with an atom at ln c.
+
+    Attributes
+    ----------
+    moments : array, shape (6, L+1)
+        First cumulants of ln||g_l|| given survival.
+    walk : Walk or None
+        None where nothing is random.
+    """
+
+    moments: FloatArray
+    log_clip: float
+    walk: Walk | None
+
+    @property
+    def cumulants(self) -> FloatArray:
+        """First six cumulants of ln||g_l|| given survival, shape (6, L+1)."""
+        return self.moments
+
+    def atom(self, layer: int = 0) -> float:
+        """P(||g_layer|| = c) given survival."""
+        return 1.0 if self.walk is None else self.walk.at(layer).atom
+
+    def mean_cdf(self, x: npt.ArrayLike, chains: int, layer: int = 0) -> FloatArray | None:
+        """P(ln||g_layer|| <= x) given survival; None for a mean over several chains."""
+        points = np.asarray(x, dtype=np.float64)
+        if self.walk is None:
+            return np.where(np.isnan(points), np.nan, np.where(points >= self.mean[layer], 1.0, 0.0))
+        return self.walk.at(layer).beyond(2.0 * (self.log_clip - points)) if chains == 1 else None
+
+
+def clipped(clip: float, base: Law) -> ClippedLaw | None:
+    """The law of a chain with clipping to norm `clip`, given that without: exact, to 1e-8 by the grid.
+
+    None where the increments are not known, have no smooth density, or need too large a grid, and where all but
+    rounding errors of ||g_0|| are at the threshold.
+    """
+    if base.layers is None:
+        return None
+    log_clip = math.log(clip)
+    distance = max(0.0, 2.0 * (log_clip - base.start))
+    if not any(kind.parts for kind in base.layers.kinds):
+        return _fixed(base, log_clip, distance)
+    walk = Walk.of(base.layers, distance)
+    if walk is None:
+        return None
+    cumulants, log_second = walk.summary()
+    cumulants *= (-0.5) ** np.arange(1, ORDERS + 1)[:, None]
+    cumulants[0] += log_clip
+    if cumulants[1, 0] < _LEAST_VARIANCE:
+        return None
+    return _law(base, log_clip, cumulants, 2.0 * log_clip + log_second, walk)
+
+
+def _fixed(base: Law, log_clip: float, distance: float) -> ClippedLaw:
+    """Increments without spread."""
+    assert base.layers is not None
+    steps = base.layers.by_layer(np.array([kind.constant for kind in base.layers.kinds]))
+    distances = [distance]
+    for step in steps[::-1].tolist():
+        distances.append(max(0.0, distances[-1] - step))
+    cumulants = np.zeros((ORDERS, len(distances)))
+    cumulants[0] = log_clip - np.array(distances[::-1]) / 2.0
+    return _law(base, log_clip, cumulants, 2.0 * cumulants[0], None)
+
+
+def _law(base: Law, log_clip: float, cumulants: FloatArray, log_second: FloatArray, walk: Walk | None) -> ClippedLaw:
+    return ClippedLaw(
+        name="clipped",
+        validity=EXACT,
+        source=f"random walk reflected at ln clip (Lindley 1952); {base.source}",
+        mean=cumulants[0],
+        var=cumulants[1],
+        log_second_moment=log_second + np.log1p(-base.p_dead),
+        p_dead=base.p_dead,
+        rate=base.rate if math.isnan(base.rate) else min(base.rate, 0.0),
+        start=min(base.start, log_clip),
+        moments=cumulants,
+        log_clip=log_clip,
+        walk=walk,
+    )
+
+
+@dataclass(frozen=True)
+class Distances:
+    """The law of D at one layer: an atom at 0 and a density on the grid; or one value, D = `fixed`."""
+
+    grid: FloatArray
+    atom: float
+    density: FloatArray
+    fixed: float = 0.0
+
+    def beyond(self, d: FloatArray) -> FloatArray:
+        """P(D >= d), NaN at NaN."""
+        if self.fixed > 0.0 or not self.density.any():
+            return np.where(np.isnan(d), np.nan, np.where(d <= self.fixed, 1.0, 0.0))
+        spline = interpolate.make_interp_spline(self.grid, self.density, k=7).antiderivative()
+        inside = np.clip(np.nan_to_num(d, nan=0.0), 0.0, self.grid[-1])
+        tail = np.clip(spline(self.grid[-1]) - spline(inside), 0.0, 1.0)
+        return np.where(np.isnan(d), np.nan, np.where(d <= 0.0, 1.0, np.where(d >= self.grid[-1], 0.0, tail)))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The reflected walk on a grid.
+
+    Attributes
+    ----------
+    index : array of int, shape (L,)
+        Kind of each layer's increment, from layer 1.
+    kernels : list of array
+        Fourier transforms of the densities of -X of each kind, over the differences of two grid points.
+    at_zero : list of array
+        Those densities at the grid points.
+    first : array
+        That of layer L at the grid points less `distance`.
+    grid, weights : array, shape (N,)
+        Points, and weights of the integral over them.
+    distance : float
+        D at layer L.
+    """
+
+    index: npt.NDArray[np.intp]
+    kernels: list[npt.NDArray[np.complex128]]
+    at_zero: list[FloatArray]
+    first: FloatArray
+    grid: FloatArray
+    weights: FloatArray
+    distance: float
+
+    @classmethod
+    def of(cls, layers: Layers, distance: float) -> Walk | None:
+        """The walk of these increments; None where they have no smooth density or the grid is too large."""
+        sums = [Sum(Counter(kind.parts), kind.constant) for kind in layers.kinds]
+        highest = [total.highest_frequency() if total.counts else None for total in sums]
+        if None in highest:
+            return None
+        step = math.pi / (_RESOLUTION * max(value for value in highest if value is not None))
+        size = int(_farthest(sums, layers, distance) / step) + 16
+        if size * len(layers.index) > _LARGEST:
+            return None
+        grid = np.asarray(step * np.arange(size), dtype=np.float64)
+        weights = np.full(size, step)
+        for order, coefficient in enumerate(_GREGORY):
+            for k in range(order + 1):
+                weights[k] += step * coefficient * math.comb(order, k) * (-1.0) ** (order - k)
+        length = fft.next_fast_len(2 * size, real=True)
+        kernels, at_zero, firsts = [], [], []
+        for total in sums:
+            density = total.density(np.concatenate([-grid, grid, distance - grid]))
+            forward, backward, from_distance = np.split(density, 3)
+            padded = np.zeros(length)
+            padded[:size] = forward
+            padded[length - size + 1 :] = backward[:0:-1]
+            kernels.append(fft.rfft(padded))
+            at_zero.append(forward)
+            firsts.append(from_distance)
+        return cls(layers.index, kernels, at_zero, firsts[layers.index[-1]], grid, weights, distance)
+
+    def steps(self) -> Iterator[Distances]:
+        """The law of D at layers L, L - 1, ..., 0; one object as soon as it no longer changes."""
+        yield Distances(self.grid, float(self.distance == 0.0), np.zeros_like(self.grid), self.distance)
+        now = self._reflected(self.first)
+        yield now
+        settled = False
+        for kind in self.index[-2::-1].tolist():
+            if not (settled and len(self.kernels) == 1):
+                last = now
+                length = fft.next_fast_len(2 * self.grid.size, real=True)
+                spectrum = fft.rfft(self.weights * last.density, length) * self.kernels[kind]
+                moved = fft.irfft(spectrum, length)[: self.grid.size] + last.atom * self.at_zero[kind]
+                now = self._reflected(moved)
+                settled = bool(np.abs(now.density - last.density).max() < 1e-14 * np.abs(now.density).max())
+            yield now
+
+    def _reflected(self, density: FloatArray) -> Distances:
+        """With all mass beyond 0 at 0."""
+        return Distances(self.grid, max(0.0, 1.0 - float(self.weights @ density)), density)
+
+    def at(self, layer: int) -> Distances:
+        """The law of D at a layer."""
+        return next(itertools.islice(self.steps(), len(self.index) - layer, None))
+
+    def summary(self) -> tuple[FloatArray, FloatArray]:
+        """Cumulants of D, shape (6, L+1), and ln E e^{-D}, shape (L+1,), from layer 0; NaN where that is too small."""
+        means, moments, log_second = [], [], []
+        weighted = self.weights * np.exp(-self.grid)
+        last = None
+        for law in self.steps():
+            if law is not last:
+                mean, central, second = self._moments(law, weighted)
+                last = law
+            means.append(mean)
+            moments.append(central)
+            log_second.append(math.log(second) if second > _LEAST_MOMENT else math.nan)
+        cumulants = cumulants_from_moments(np.array(moments[::-1]).T)
+        cumulants[0] += means[::-1]
+        return cumulants, np.array(log_second[::-1])
+
+    def _moments(self, law: Distances, weighted: FloatArray) -> tuple[float, FloatArray, float]:
+        """E D, the moments of D about it, shape (6,), and E e^{-D}."""
+        if law.fixed > 0.0 or not law.density.any():
+            return law.fixed, np.zeros(ORDERS), math.exp(-law.fixed)
+        mass = self.weights * law.density
+        mean = float(mass @ self.grid)
+        centred = self.grid - mean
+        square = centred * centred
+        fourth = square * square
+        odd, even = mass * centred, mass * square
+        powers = [odd.sum(), even.sum(), odd @ square, even @ square, odd @ fourth, even @ fourth]
+        central = np.array(powers) + law.atom * (-mean) ** np.arange(1, ORDERS + 1)
+        return mean, central, float(weighted @ law.density) + law.atom
+
+
+def _farthest(sums: list[Sum], layers: Layers, distance: float) -> float:
+    """A distance that D exceeds with negligible probability at any layer.
+
+    D at a layer is at most `distance` plus the largest of -X summed over some layers above, for each of which
+    Chernoff's bound holds with the same s: all factors E e^{-sX} above 1 are taken.
+    """
+    times = np.bincount(layers.index, minlength=len(sums))
+    pole = min(total.pole() for total in sums)
+    spread = math.sqrt(max(float(total.cumulants()[1]) for total in sums))
+    s = np.minimum(np.geomspace(1e-3, 100.0, 240) / spread, 0.95 * pole)
+    growth = np.zeros_like(s)
+    for total, count in zip(sums, times.tolist(), strict=True):
+        moment = total.log_moment(-s.astype(np.complex128)).real - s * total.constant
+        growth += count * np.maximum(moment, 0.0)
+    return distance + float(np.min((_LOG_TAIL + math.log(len(layers.index)) + growth) / s))
