@@ -10,8 +10,9 @@ from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
-from gradsim.cell_tests import AGREE, DISAGREE, Cell, StatisticalTest, alive, detectable_gain_error, examine
+from gradsim.cell_tests import AGREE, DISAGREE, StatisticalTest, alive, detectable_gain_error, examine
 from gradsim.chain import Chain
+from gradsim.claim_verdict import ClaimVerdict, judge
 from gradsim.documents import json_ready
 from gradsim.errors import ExperimentError, GradsimError
 from gradsim.growth import growth_rate
@@ -85,12 +86,15 @@ class Comparison:
     cells : tuple of CellComparison
     file : str or None
         The result file.
+    claim : ClaimVerdict or None
+        Whether the experiment's claim holds; None where it makes none, or cells were given without their experiment.
     """
 
     verdict: str
     alpha: float
     cells: tuple[CellComparison, ...]
     file: str | None = None
+    claim: ClaimVerdict | None = None
 
     def __repr__(self) -> str:
         where = "" if self.file is None else f", file={self.file!r}"
@@ -98,6 +102,8 @@ class Comparison:
         lines += [f"  {cell!r}" for cell in self.cells[:_SHOWN]]
         if len(self.cells) > _SHOWN:
             lines.append(f"  ... and {len(self.cells) - _SHOWN} more cells")
+        if self.claim is not None:
+            lines.append(f"  claim {self.claim.verdict}: {self.claim.text}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +114,7 @@ class Comparison:
             "file": self.file,
             "alpha": self.alpha,
             "verdict": self.verdict,
-            "claim": None,
+            "claim": None if self.claim is None else self.claim.to_dict(),
             "cells": [asdict(cell) for cell in self.cells],
         }
         ready: dict[str, Any] = json_ready(document)
@@ -147,13 +153,14 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     the variance of ln||g_0|| (all chains), its distribution by Kolmogorov-Smirnov (kept trajectories), the
     number of dead chains, and one pooled test of the increments of ln||g|| through single layers. The
     p-values are adjusted by Holm's method over all cells. A law without spread is held to
-    `rounding_tolerance` instead. Approximate laws are reported and never rejected.
+    `rounding_tolerance` instead. Approximate laws are reported and never rejected. A claim that the experiment of the
+    results makes is judged at the same level, apart from these tests.
 
     Parameters
     ----------
     results : Results, Cell, or iterable of Cell
     alpha : float
-        Probability of rejecting any true law.
+        Probability of rejecting any true law, and of a wrong verdict about the claim.
     laws : callable, optional
         Gives the law for a chain; by default the registry does. Meant for checking that a wrong law is
         rejected.
@@ -170,7 +177,7 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     _check_alpha(alpha)
     if isinstance(results, (str, bytes, PathLike)):
         raise ExperimentError(f"compare takes results, not a path: compare(gradsim.open({results!r}))")
-    cells: list[Cell] = [results] if hasattr(results, "chain") else list(results)
+    cells: list[Any] = [results] if hasattr(results, "chain") else list(results)
     law_of = find if laws is None else laws
     found = [law_of(cell.chain) for cell in cells]
     rows = [examine(cell, law) for cell, law in zip(cells, found, strict=True)]
@@ -190,7 +197,14 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
         for index, (cell, law, tests) in enumerate(zip(cells, found, judged, strict=True))
     )
     path = getattr(results, "path", None)
-    return Comparison(_verdict(judged), alpha, compared, None if path is None else str(path))
+    claim = getattr(getattr(results, "experiment", None), "claim", None)
+    return Comparison(
+        _verdict(judged),
+        alpha,
+        compared,
+        None if path is None else str(path),
+        None if claim is None else judge(claim, cells, alpha),
+    )
 
 
 def _adjust(rows: list[list[StatisticalTest]], alpha: float) -> list[tuple[StatisticalTest, ...]]:

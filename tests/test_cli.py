@@ -579,7 +579,7 @@ class TestTableWidth:
         "command", [("run", *LINEAR), ("theory", "quick"), ("info", "out.h5"), ("compare", "out.h5"), ("presets",)]
     )
     def test_every_command_keeps_to_it(self, call, result, monkeypatch, command):
-        for module in ("running", "judging", "reading", "listing"):
+        for module in ("judging", "reading", "listing"):
             monkeypatch.setattr(f"gradsim.commands.{module}.table_width", lambda: 64)
         assert max(map(len, call(*command).stdout.splitlines())) <= 64
 

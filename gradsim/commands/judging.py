@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gradsim.commands.claim_views import claim_text
 from gradsim.commands.flags import SectionedCommand, chain_flags, take_overrides
 from gradsim.commands.output import coloured, emit, emit_json, table_width
 from gradsim.commands.sources import load_experiment
@@ -42,9 +43,15 @@ def compare_command(ctx: click.Context, /, file: str, as_json: bool, as_csv: boo
     elif as_csv:
         emit(_csv(document))
     else:
-        emit(comparison_table(document, coloured, table_width()))
+        emit(comparison_text(document))
     if document["verdict"] == "disagree":
         ctx.exit(EXIT_REJECTED)
+
+
+def comparison_text(document: Mapping[str, Any]) -> str:
+    """What people read of a `compare --json` document: the tests, and then the claim where there is one."""
+    table, claim = comparison_table(document, coloured, table_width()), document["claim"]
+    return table if claim is None else f"{table}\n\n{claim_text(claim, coloured, table_width())}"
 
 
 @click.command("theory", cls=SectionedCommand, short_help="Print what theory predicts; nothing is simulated.")
