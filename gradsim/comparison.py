@@ -16,6 +16,7 @@ from gradsim.claim_verdict import ClaimVerdict, judge
 from gradsim.documents import json_ready
 from gradsim.errors import ExperimentError, GradsimError
 from gradsim.growth import growth_rate
+from gradsim.overflow import Crossing, crossings
 from gradsim.significance import holm
 from gradsim.theory.law import Law
 from gradsim.theory.registry import find
@@ -52,6 +53,8 @@ class CellComparison:
     rate : float
         Growth of the mean of ln||g|| per layer going backward, as simulated: see `gradsim.growth`.
     tests : tuple of StatisticalTest
+    overflow : tuple of Crossing
+        Where its gradients would leave number formats: see `gradsim.overflow`.
     """
 
     cell: int
@@ -62,6 +65,7 @@ class CellComparison:
     detectable_gain_error: float
     rate: float
     tests: tuple[StatisticalTest, ...]
+    overflow: tuple[Crossing, ...] = ()
 
     def __repr__(self) -> str:
         verdicts = Counter(test.verdict for test in self.tests if test.verdict is not None)
@@ -193,6 +197,7 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
             detectable_gain_error=detectable_gain_error(cell, law, alpha / max(tested, 1)),
             rate=growth_rate(cell),
             tests=tests,
+            overflow=crossings(cell, law),
         )
         for index, (cell, law, tests) in enumerate(zip(cells, found, judged, strict=True))
     )

@@ -525,7 +525,7 @@ class TestCompare:
         assert document["alpha"] == 0.05
         assert document["verdict"] == "agree"
         (cell,) = document["cells"]
-        keys = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests"]
+        keys = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests", "overflow"]
         assert list(cell) == keys
         assert {test["statistic"] for test in cell["tests"]} >= {
             "mean",

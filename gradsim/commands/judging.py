@@ -12,6 +12,7 @@ import click
 from gradsim.commands.claim_views import claim_text
 from gradsim.commands.flags import SectionedCommand, chain_flags, take_overrides
 from gradsim.commands.output import coloured, emit, emit_json, table_width
+from gradsim.commands.overflow_views import overflow_text
 from gradsim.commands.sources import load_experiment
 from gradsim.commands.views import comparison_table, theory_table
 from gradsim.tables import chain_in_words
@@ -43,7 +44,9 @@ def compare_command(ctx: click.Context, /, file: str, as_json: bool, as_csv: boo
     elif as_csv:
         emit(_csv(document))
     else:
-        emit(comparison_text(document))
+        # First, so that the verdict is what one ends on.
+        overflow = overflow_text(document["cells"], table_width())
+        emit("\n\n".join(text for text in (overflow, comparison_text(document)) if text))
     if document["verdict"] == "disagree":
         ctx.exit(EXIT_REJECTED)
 
