@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from bench.claims import DOCS, with_table
 from gradsim.chain import Chain
 from gradsim.claim import Expectation
 from gradsim.claim_verdict import ClaimVerdict, judge
@@ -74,6 +75,11 @@ def test_every_expectation_fails_under_its_control(name: str) -> None:
     for number in range(1, len(experiment.claim.expectations) + 1):
         found = judged(experiment.control(number))
         assert found.verdict == "not held", (number, found.expectations)
+
+
+def test_the_page_lists_every_claim() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert with_table(text) == text, "python -m bench.claims --table writes it anew"
 
 
 def expectations(name: str) -> list[tuple[int, Expectation, Chain]]:
