@@ -593,6 +593,9 @@ class TestPresets:
     def test_json(self, call):
         presets = strict_json(call("presets", "--json").stdout)
         assert all(set(preset) == {"name", "title", "claim"} for preset in presets)
+        claims = {preset["name"]: preset["claim"] for preset in presets}
+        assert claims["toy"].startswith("Ten layers")
+        assert claims["quick"] is None
 
     def test_print_one(self, call, tmp_path):
         text = call("presets", "quick").stdout
