@@ -18,6 +18,7 @@ from gradsim.claim_verdict import ClaimVerdict, judge
 from gradsim.criticality import gaussian_squares
 from gradsim.experiment import Experiment
 from gradsim.presets import list_presets, preset_path
+from gradsim.results import Cell
 from gradsim.runner import simulate
 from gradsim.theory.mean_field import log_growth
 from gradsim.theory.registry import find
@@ -49,14 +50,16 @@ def preset(name: str) -> Experiment:
     return Experiment.from_toml(preset_path(name))
 
 
+@cache
+def simulated(chain: Chain, chains: int, seed: int) -> Cell:
+    """Controls and claims share many of their cells."""
+    return simulate(chain, chains, seed)
+
+
 def judged(experiment: Experiment) -> ClaimVerdict:
     assert experiment.claim is not None
     chains = min(CHAINS, experiment.chains)
-    cells = [
-        simulate(chain, chains, experiment.seed, quantities=experiment.quantities_of(chain))
-        for chain in experiment.cells
-    ]
-    return judge(experiment.claim, cells)
+    return judge(experiment.claim, [simulated(chain, chains, experiment.seed) for chain in experiment.cells])
 
 
 def test_every_topic_has_a_preset() -> None:
