@@ -34,7 +34,7 @@ def architectures_run(quick: bool) -> dict[str, Any]:
     return {
         "command": f"gradsim run architectures {' '.join(flags)}".strip(),
         "seconds": seconds,
-        "printed": said[said.index("cell  chain") :],
+        "printed": said[said.index("cell  chain") :].split("\n\n")[0] + "\n",
     }
 
 

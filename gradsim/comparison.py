@@ -10,11 +10,13 @@ from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
-from gradsim.cell_tests import AGREE, DISAGREE, Cell, StatisticalTest, alive, detectable_gain_error, examine
+from gradsim.cell_tests import AGREE, DISAGREE, StatisticalTest, alive, detectable_gain_error, examine
 from gradsim.chain import Chain
+from gradsim.claim_verdict import ClaimVerdict, judge
 from gradsim.documents import json_ready
 from gradsim.errors import ExperimentError, GradsimError
 from gradsim.growth import growth_rate
+from gradsim.overflow import Crossing, crossings
 from gradsim.significance import holm
 from gradsim.theory.law import Law
 from gradsim.theory.registry import find
@@ -51,6 +53,8 @@ class CellComparison:
     rate : float
         Growth of the mean of ln||g|| per layer going backward, as simulated: see `gradsim.growth`.
     tests : tuple of StatisticalTest
+    overflow : tuple of Crossing
+        Where its gradients would leave number formats: see `gradsim.overflow`.
     """
 
     cell: int
@@ -61,6 +65,7 @@ class CellComparison:
     detectable_gain_error: float
     rate: float
     tests: tuple[StatisticalTest, ...]
+    overflow: tuple[Crossing, ...] = ()
 
     def __repr__(self) -> str:
         verdicts = Counter(test.verdict for test in self.tests if test.verdict is not None)
@@ -85,12 +90,15 @@ class Comparison:
     cells : tuple of CellComparison
     file : str or None
         The result file.
+    claim : ClaimVerdict or None
+        Whether the experiment's claim holds; None where it makes none, or cells were given without their experiment.
     """
 
     verdict: str
     alpha: float
     cells: tuple[CellComparison, ...]
     file: str | None = None
+    claim: ClaimVerdict | None = None
 
     def __repr__(self) -> str:
         where = "" if self.file is None else f", file={self.file!r}"
@@ -98,6 +106,8 @@ class Comparison:
         lines += [f"  {cell!r}" for cell in self.cells[:_SHOWN]]
         if len(self.cells) > _SHOWN:
             lines.append(f"  ... and {len(self.cells) - _SHOWN} more cells")
+        if self.claim is not None:
+            lines.append(f"  claim {self.claim.verdict}: {self.claim.text}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +118,7 @@ class Comparison:
             "file": self.file,
             "alpha": self.alpha,
             "verdict": self.verdict,
-            "claim": None,
+            "claim": None if self.claim is None else self.claim.to_dict(),
             "cells": [asdict(cell) for cell in self.cells],
         }
         ready: dict[str, Any] = json_ready(document)
@@ -147,13 +157,14 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     the variance of ln||g_0|| (all chains), its distribution by Kolmogorov-Smirnov (kept trajectories), the
     number of dead chains, and one pooled test of the increments of ln||g|| through single layers. The
     p-values are adjusted by Holm's method over all cells. A law without spread is held to
-    `rounding_tolerance` instead. Approximate laws are reported and never rejected.
+    `rounding_tolerance` instead. Approximate laws are reported and never rejected. A claim that the experiment of the
+    results makes is judged at the same level, apart from these tests.
 
     Parameters
     ----------
     results : Results, Cell, or iterable of Cell
     alpha : float
-        Probability of rejecting any true law.
+        Probability of rejecting any true law, and of a wrong verdict about the claim.
     laws : callable, optional
         Gives the law for a chain; by default the registry does. Meant for checking that a wrong law is
         rejected.
@@ -170,7 +181,7 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
     _check_alpha(alpha)
     if isinstance(results, (str, bytes, PathLike)):
         raise ExperimentError(f"compare takes results, not a path: compare(gradsim.open({results!r}))")
-    cells: list[Cell] = [results] if hasattr(results, "chain") else list(results)
+    cells: list[Any] = [results] if hasattr(results, "chain") else list(results)
     law_of = find if laws is None else laws
     found = [law_of(cell.chain) for cell in cells]
     rows = [examine(cell, law) for cell, law in zip(cells, found, strict=True)]
@@ -186,11 +197,19 @@ def compare(results: Any, alpha: float = 0.01, laws: LawOf | None = None) -> Com
             detectable_gain_error=detectable_gain_error(cell, law, alpha / max(tested, 1)),
             rate=growth_rate(cell),
             tests=tests,
+            overflow=crossings(cell, law),
         )
         for index, (cell, law, tests) in enumerate(zip(cells, found, judged, strict=True))
     )
     path = getattr(results, "path", None)
-    return Comparison(_verdict(judged), alpha, compared, None if path is None else str(path))
+    claim = getattr(getattr(results, "experiment", None), "claim", None)
+    return Comparison(
+        _verdict(judged),
+        alpha,
+        compared,
+        None if path is None else str(path),
+        None if claim is None else judge(claim, cells, alpha),
+    )
 
 
 def _adjust(rows: list[list[StatisticalTest]], alpha: float) -> list[tuple[StatisticalTest, ...]]:

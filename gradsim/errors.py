@@ -6,9 +6,11 @@ The text of every one of them is a single line that says what is wrong and what 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
-__all__ = ["ExperimentError", "GradsimError", "OutputExistsError", "ResultFileError", "StorageError"]
+__all__ = ["ExperimentError", "GradsimError", "OutputExistsError", "ResultFileError", "StorageError", "naming"]
 
 
 class GradsimError(Exception):
@@ -45,3 +47,12 @@ class ResultFileError(GradsimError):
 
 class StorageError(GradsimError):
     """The file system refused: no space, no permission, a missing folder."""
+
+
+@contextmanager
+def naming(*places: str) -> Iterator[None]:
+    """Put the file, and the places in it, before the message of an `ExperimentError`."""
+    try:
+        yield
+    except ExperimentError as error:
+        raise ExperimentError("".join(f"{place}: " for place in places if place) + str(error)) from None

@@ -7,15 +7,15 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from typing import Any, Final, cast
 
 from gradsim.chain import Chain
-from gradsim.errors import ExperimentError, StorageError
+from gradsim.claim import Claim, check_cells, controlled, read_claim
+from gradsim.errors import ExperimentError, StorageError, naming
 from gradsim.fields import Field, Value, check_keys, reject, show, unknown_key
 from gradsim.grid import MAX_CELLS, Table, count_cells, expand, override, parse_flag, read_axis, read_table
 from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, QUANTITIES, RUN_FIELDS, SETTING_DEFAULTS
@@ -30,7 +30,7 @@ MAX_JSON_BYTES: Final = 60_000
 _OPEN_ALREADY: Final = ("/dev/stdin", "/dev/fd/")
 
 _SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
-_LATER_KEYS: Final = ("claim", "expect")
+_CLAIM_KEYS: Final = ("claim", "expect")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -49,6 +49,10 @@ class Experiment:
     title, method, device, dtype, record, quantities, streams, block, keep
         As in an experiment file; ``keep`` is the number of trajectories that record "summary" keeps. Of the
         quantities each cell records those that its chain has; by default, all that any has.
+    claim : str
+        A sentence to be judged by what is found.
+    expect : sequence of mapping
+        What must be found for it to hold: see `gradsim.claim.Expectation`.
 
     Attributes
     ----------
@@ -56,6 +60,8 @@ class Experiment:
         One chain per cell, tables in order and within each the last axis varying fastest.
     tables : tuple of dict
         The tables, ranges written out; a list is an axis.
+    claim : Claim or None
+        The sentence and its expectations.
 
     Raises
     ------
@@ -76,6 +82,7 @@ class Experiment:
     keep: int
     tables: tuple[Table, ...]
     cells: tuple[Chain, ...]
+    claim: Claim | None
 
     def __init__(
         self,
@@ -92,11 +99,13 @@ class Experiment:
         streams: str | None = None,
         block: int | str | None = None,
         keep: int | None = None,
+        claim: str | None = None,
+        expect: Sequence[Mapping[str, Any]] | None = None,
         **unknown: object,
     ) -> None:
         for name in unknown:
-            raise unknown_key(name, ["chain", *_SETTINGS])
-        head = {"title": title, "seed": seed, "chains": chains}
+            raise unknown_key(name, ["chain", *_SETTINGS, *_CLAIM_KEYS])
+        head = {"title": title, "seed": seed, "chains": chains, "claim": claim, "expect": expect}
         run = {
             "method": method,
             "device": device,
@@ -122,7 +131,7 @@ class Experiment:
         Parameters
         ----------
         document : mapping
-            Keys title, seed, chains, chain and run, as in a file.
+            Keys title, claim, seed, chains, chain, run and expect, as in a file.
         overrides : mapping, optional
             Chain fields and settings that replace those of the document: values, lists, or the text of flags.
             A chain field is replaced in every table, and axes from here follow the table's own.
@@ -179,6 +188,9 @@ class Experiment:
         Ranges are written out; defaults that hold for every cell of a table follow the table's own fields.
         """
         document: dict[str, Any] = {name: getattr(self, name) for name in HEAD_FIELDS}
+        if self.claim is not None:
+            document["claim"] = self.claim.text
+            document["expect"] = [expectation.to_dict() for expectation in self.claim.expectations]
         document["run"] = {name: getattr(self, name) for name in RUN_FIELDS}
         document["chain"] = []
         start = 0
@@ -193,7 +205,7 @@ class Experiment:
         """SHA-256, in hex, of what determines the numbers of a run apart from the count of chains.
 
         That is the canonical fields of the cells in order, seed, method, device, dtype, record, streams and
-        quantities; title, chains, block and keep do not enter.
+        quantities; title, claim, chains, block and keep do not enter.
         """
         names = ("method", "device", "dtype", "record", "streams", "quantities")
         content: dict[str, Any] = {name: getattr(self, name) for name in names}
@@ -203,6 +215,37 @@ class Experiment:
     def quantities_of(self, chain: Chain) -> tuple[str, ...]:
         """Return what is recorded of a cell with this chain: of the quantities, those that the chain has."""
         return tuple(name for name in chain.quantities if name in self.quantities)
+
+    def control(self, number: int, chains: int | None = None) -> Experiment:
+        """Return the experiment in which an expectation of the claim must fail.
+
+        Its cells are those that the expectation is about, with the fields of its control, and it claims the same of
+        all of them.
+
+        Parameters
+        ----------
+        number : int
+            Of the expectation, from 1.
+        chains : int, optional
+            Chains per cell; by default as many as here.
+
+        Raises
+        ------
+        ExperimentError
+            Where there is no such expectation, or it has no control.
+        """
+        expectations = () if self.claim is None else self.claim.expectations
+        if self.claim is None or not 0 < number <= len(expectations):
+            raise ExperimentError(f"there is no expectation {number}: the experiment has {len(expectations)}")
+        expectation = expectations[number - 1]
+        if not expectation.control:
+            raise ExperimentError(f"expectation {number} has no control")
+        cells = controlled(expectation, self.cells)
+        document = json.loads(self.to_json()) | {"chain": cells, "chains": chains or self.chains}
+        document["expect"] = [expectation.to_dict() | {"cells": {}, "control": {}}]
+        recorded = {name for chain in cells for name in self.quantities_of(chain)}
+        document["run"]["quantities"] = [name for name in self.quantities if name in recorded]
+        return self.from_dict(document)
 
     def __eq__(self, other: object) -> bool:
         return self.to_json() == other.to_json() if isinstance(other, Experiment) else NotImplemented
@@ -217,39 +260,33 @@ class Experiment:
     def _fill(self, document: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> None:
         """Check everything and set the attributes; a frozen dataclass is filled once, here."""
         table_overrides, setting_overrides = _read_overrides(overrides)
-        with _naming(source):
+        with naming(source):
             given = _read_settings(document) | setting_overrides
             raw_tables = _raw_tables(document)
+            claim = read_claim(document)
         tables = []
         for number, raw in enumerate(raw_tables, start=1):
             place = "chain" if len(raw_tables) == 1 else f"chain {number}"
-            with _naming(source, place):
+            with naming(source, place):
                 fields = json.loads(raw.canonical()) if isinstance(raw, Chain) else raw
                 if not isinstance(fields, Mapping):
                     raise ExperimentError(f"{show(raw)} is not a table of chain fields")
                 tables.append((place, override(read_table(fields), table_overrides)))
         count = sum(count_cells(table) for _, table in tables)
         if count > MAX_CELLS:
-            with _naming(source):
+            with naming(source):
                 raise ExperimentError(f"the grid has {count} cells: an experiment has at most {MAX_CELLS}")
         cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
-        with _naming(source, "run"):
+        with naming(source, "run"):
             settings = SETTING_DEFAULTS | given | {"quantities": _recorded(given.get("quantities"), cells)}
-        self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
+        with naming(source):
+            _check_claim(claim, cells, cast("tuple[str, ...]", settings["quantities"]), table_overrides)
+        self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells), claim=claim)
         size = len(self.to_json().encode())
         if size > MAX_JSON_BYTES:
-            with _naming(source):
+            with naming(source):
                 text = f"the experiment written out takes {size} bytes: at most {MAX_JSON_BYTES} fit into a file"
                 raise ExperimentError(f"{text}; split it, or use fewer tables and shorter axes")
-
-
-@contextmanager
-def _naming(*places: str) -> Iterator[None]:
-    """Put the file and the table before the message of an `ExperimentError`."""
-    try:
-        yield
-    except ExperimentError as error:
-        raise ExperimentError("".join(f"{place}: " for place in places if place) + str(error)) from None
 
 
 def _read(path: str | PathLike[str]) -> str:
@@ -287,15 +324,13 @@ def _content(path: str | PathLike[str]) -> bytes | None:
 def _read_settings(document: Mapping[str, Any]) -> dict[str, Value]:
     """Check the head and the run table of a document."""
     for name in document:
-        if name in _LATER_KEYS:
-            raise ExperimentError(f"{name}: claims are not supported yet: leave out claim and expect")
-        if name not in ("chain", "run", *HEAD_FIELDS):
-            raise unknown_key(name, [*HEAD_FIELDS, "chain", "run"])
+        if name not in ("chain", "run", *HEAD_FIELDS, *_CLAIM_KEYS):
+            raise unknown_key(name, [*HEAD_FIELDS, *_CLAIM_KEYS, "chain", "run"])
     settings = {name: HEAD_FIELDS[name].normalise(document[name]) for name in HEAD_FIELDS if name in document}
     run = document.get("run", {})
     if not isinstance(run, Mapping):
         raise ExperimentError(reject("run", run, "run is one table, [run]"))
-    with _naming("run"):
+    with naming("run"):
         check_keys(run, RUN_FIELDS)
         settings |= {name: RUN_FIELDS[name].normalise(value) for name, value in run.items()}
     return settings
@@ -343,9 +378,21 @@ def _make_cells(table: Table, source: str, place: str) -> list[Chain]:
             chains.append(Chain(**values))
         except ExperimentError as error:
             where = ", ".join(f"{name} = {show(cell[name])}" for name in axes)
-            with _naming(source, f"{place} at {where}" if where else place):
+            with naming(source, f"{place} at {where}" if where else place):
                 raise ExperimentError(str(error)) from None
     return chains
+
+
+def _check_claim(claim: Claim | None, cells: Sequence[Chain], recorded: Sequence[str], overrides: Table) -> None:
+    """Refuse a claim about what the experiment does not have, and say so where that comes of overrides."""
+    if claim is None:
+        return
+    try:
+        check_cells(claim, cells, recorded)
+    except ExperimentError as error:
+        changed = ", ".join(overrides)
+        because = f"; the claim is not about chains with another {changed}: change a copy" if changed else ""
+        raise ExperimentError(f"{error}{because}") from None
 
 
 def _recorded(asked: Value | None, cells: Sequence[Chain]) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset's name, title and file."""
+    """A preset's name, title, file, and the claim it makes, None where it makes none."""
 
     name: str
     title: str
     path: Path
+    claim: str | None
 
     def text(self) -> str:
         """Return the preset as TOML."""
@@ -31,8 +32,8 @@ def list_presets() -> list[Preset]:
     """Return the presets, sorted by name."""
     found = []
     for path in sorted(_folder().glob("*.toml")):
-        title = tomllib.loads(path.read_text(encoding="utf-8")).get("title", "")
-        found.append(Preset(path.stem, title, path))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        found.append(Preset(path.stem, document.get("title", ""), path, document.get("claim")))
     return found
 
 

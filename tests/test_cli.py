@@ -525,7 +525,7 @@ class TestCompare:
         assert document["alpha"] == 0.05
         assert document["verdict"] == "agree"
         (cell,) = document["cells"]
-        keys = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests"]
+        keys = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests", "overflow"]
         assert list(cell) == keys
         assert {test["statistic"] for test in cell["tests"]} >= {
             "mean",
@@ -581,7 +581,7 @@ class TestTableWidth:
         "command", [("run", *LINEAR), ("theory", "quick"), ("info", "out.h5"), ("compare", "out.h5"), ("presets",)]
     )
     def test_every_command_keeps_to_it(self, call, result, monkeypatch, command):
-        for module in ("running", "judging", "reading", "listing"):
+        for module in ("judging", "reading", "listing"):
             monkeypatch.setattr(f"gradsim.commands.{module}.table_width", lambda: 64)
         assert max(map(len, call(*command).stdout.splitlines())) <= 64
 
@@ -595,6 +595,9 @@ class TestPresets:
     def test_json(self, call):
         presets = strict_json(call("presets", "--json").stdout)
         assert all(set(preset) == {"name", "title", "claim"} for preset in presets)
+        claims = {preset["name"]: preset["claim"] for preset in presets}
+        assert claims["toy"].startswith("Ten layers")
+        assert claims["quick"] is None
 
     def test_print_one(self, call, tmp_path):
         text = call("presets", "quick").stdout

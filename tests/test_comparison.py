@@ -46,7 +46,7 @@ def test_document():
     assert document["claim"] is None
     assert document["alpha"] == 0.05
     first, second = document["cells"]
-    fields = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests"]
+    fields = ["cell", "chain", "chains", "alive", "p_dead", "detectable_gain_error", "rate", "tests", "overflow"]
     assert list(first) == fields
     assert (first["cell"], second["cell"]) == (0, 1)
     assert first["chain"] == LINEAR.fields()

@@ -228,8 +228,6 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("chains = 0", ["chains = 0"]),
     ("title = 3", ["title = 3"]),
     ('title = "a\\nb"', ["title", "one line"]),
-    ('claim = "ReLU explodes"', ["claim", "not supported yet"]),
-    ("[[expect]]\nlayer = 0", ["expect", "not supported yet"]),
     ("[run]\ndevice = 'cuda'", ["run", 'device = "cuda"', "not supported", "cpu"]),
     ("[run]\nmethod = 'deferred'", ["run", 'method = "deferred"', "not supported", "dense"]),
     ("[run]\ndtpye = 'x'", ["run", "dtpye", 'did you mean "dtype"']),

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from gradsim.commands.claim_views import claim_text
 from gradsim.commands.flags import SectionedCommand, chain_flags, take_overrides
 from gradsim.commands.output import coloured, emit, emit_json, table_width
+from gradsim.commands.overflow_views import overflow_text
 from gradsim.commands.sources import load_experiment
 from gradsim.commands.views import comparison_table, theory_table
 from gradsim.tables import chain_in_words
@@ -42,9 +44,17 @@ def compare_command(ctx: click.Context, /, file: str, as_json: bool, as_csv: boo
     elif as_csv:
         emit(_csv(document))
     else:
-        emit(comparison_table(document, coloured, table_width()))
+        # First, so that the verdict is what one ends on.
+        overflow = overflow_text(document["cells"], table_width())
+        emit("\n\n".join(text for text in (overflow, comparison_text(document)) if text))
     if document["verdict"] == "disagree":
         ctx.exit(EXIT_REJECTED)
+
+
+def comparison_text(document: Mapping[str, Any]) -> str:
+    """What people read of a `compare --json` document: the tests, and then the claim where there is one."""
+    table, claim = comparison_table(document, coloured, table_width()), document["claim"]
+    return table if claim is None else f"{table}\n\n{claim_text(claim, coloured, table_width())}"
 
 
 @click.command("theory", cls=SectionedCommand, short_help="Print what theory predicts; nothing is simulated.")

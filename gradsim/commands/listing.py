@@ -25,8 +25,7 @@ def presets_command(name: str | None, as_json: bool) -> None:
         return
     found = list_presets()
     if as_json:
-        # No experiment makes a claim yet: the key is there so that scripts need not change.
-        emit_json([{"name": preset.name, "title": preset.title, "claim": None} for preset in found])
+        emit_json([{"name": preset.name, "title": preset.title, "claim": preset.claim} for preset in found])
         return
     columns = (Column("preset"), Column("title", wraps=True))
     emit(render(columns, [[[preset.name, preset.title]] for preset in found], table_width()))

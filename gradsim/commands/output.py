@@ -19,6 +19,7 @@ from gradsim.tables import NARROWEST, WIDTH
 __all__ = ["coloured", "drop_stream", "emit", "emit_json", "note", "table_width"]
 
 _COLOURS = {"agree": "green", "disagree": "red", "approximate": "yellow"}
+_COLOURS |= {"held": "green", "not held": "red", "undecided": "yellow"}
 
 
 def emit(text: str) -> None:

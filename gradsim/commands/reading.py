@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gradsim.commands.output import emit, emit_json, table_width
+from gradsim.commands.overflow_views import overflow_text
 from gradsim.commands.views import info_text
 from gradsim.errors import ResultFileError
 
@@ -36,7 +38,8 @@ def info_command(file: str, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        emit(info_text(document, table_width()))
+        overflow = overflow_text(document["cells"], table_width())
+        emit("\n\n".join(text for text in (info_text(document, table_width()), overflow) if text))
 
 
 @click.command("verify", short_help="Check that a result file is whole and as written.")
@@ -89,6 +92,7 @@ def _unfinished_info(unfinished: Unfinished) -> dict[str, Any]:
                 "chains": experiment.chains,
                 "chains_done": done,
                 **dict.fromkeys(("log_grad_norm_mean", "log_grad_norm_var", "rate", "dead", "nonfinite", "seconds")),
+                "overflow": None,
             }
             for index, (chain, done) in cells
         ],
@@ -111,6 +115,8 @@ def _cell_seconds(results: Results) -> list[float | None]:
 
 def _cell_info(cell: Cell, seconds: float | None) -> dict[str, Any]:
     from gradsim.growth import growth_rate
+    from gradsim.overflow import crossings
+    from gradsim.theory.registry import find
 
     summary = cell.summary
     return {
@@ -124,4 +130,5 @@ def _cell_info(cell: Cell, seconds: float | None) -> dict[str, Any]:
         "dead": summary["dead"][0],
         "nonfinite": summary["nonfinite"][0],
         "seconds": seconds,
+        "overflow": [asdict(crossing) for crossing in crossings(cell, find(cell.chain))],
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gradsim.commands.flags import SectionedCommand, experiment_flags, take_overrides
-from gradsim.commands.output import coloured, emit, note, table_width
+from gradsim.commands.output import emit, note
 from gradsim.commands.sources import default_output, load_experiment
 from gradsim.errors import ExperimentError
 from gradsim.tables import counted
@@ -100,7 +100,7 @@ def _run(
 
 
 def _table(results: Results) -> str:
-    from gradsim.commands.views import comparison_table
+    from gradsim.commands.judging import comparison_text
     from gradsim.comparison import compare
 
-    return comparison_table(compare(results).to_dict(), coloured, table_width())
+    return comparison_text(compare(results).to_dict())

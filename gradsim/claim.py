@@ -1,0 +1,227 @@
+"""A claim about an experiment's chains: one sentence, and what must be found for it to hold.
+
+It is read and checked against the cells here; `gradsim.claim_verdict` judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from gradsim.errors import ExperimentError, naming
+from gradsim.fields import Field, Unsuitable, Value, check_keys, choice, plain, real, reject, show, unknown_key, whole
+from gradsim.vocabulary import ALIASES, CHAIN_FIELDS, MAX_DEPTH, QUANTITIES
+
+if TYPE_CHECKING:
+    from gradsim.chain import Chain
+
+__all__ = ["Claim", "Expectation", "check_cells", "columns_of", "controlled", "read_claim"]
+
+#: Expectations of one claim, and characters of its sentence.
+MAX_EXPECTATIONS: Final = 100
+MAX_TEXT: Final = 500
+
+_EXPECT_KEYS: Final = ("quantity", "layer", "cells", "op", "value", "control")
+_NEEDED: Final = ("quantity", "layer", "op", "value")
+#: Quantities without a rate, and why.
+_RATELESS: Final = {
+    "lyapunov": "its columns are exponents, not layers",
+    "log_cell_grad_norm": "it is -inf at the last step",
+}
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What must be found in some cells for a claim to hold.
+
+    Attributes
+    ----------
+    quantity : str
+        What was recorded; its mean over the chains that are alive is judged.
+    layer : int or str
+        The layer (of log_weight_grad_norm the weight matrix, of lyapunov the exponent), "all" of them each for
+        itself, or "rate": the growth per layer going backward, between the last layer and the first.
+    cells : dict
+        Values of chain fields: it is about the cells that have all of them.
+    op : str
+        "<", ">" or "within".
+    value : float or tuple of float
+        The bound, or the lower and the upper one.
+    control : dict
+        Chain fields that, so replaced in these cells, make it fail; empty where none was given.
+    """
+
+    quantity: str
+    layer: int | str
+    cells: dict[str, Value]
+    op: str
+    value: float | tuple[float, float]
+    control: dict[str, Value]
+
+    def selects(self, chain: Chain) -> bool:
+        """Whether it is about this chain."""
+        return all(chain.applies(name) and getattr(chain, name) == value for name, value in self.cells.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table ``[[expect]]`` of an experiment file."""
+        return {name: getattr(self, name) for name in _EXPECT_KEYS}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence and the expectations that must all be met for it to hold."""
+
+    text: str
+    expectations: tuple[Expectation, ...]
+
+
+def read_claim(document: Mapping[str, Any]) -> Claim | None:
+    """Return the claim of an experiment file's content, or None where it makes none.
+
+    Raises
+    ------
+    ExperimentError
+        For an unknown key or a value that is not allowed, or where sentence or expectations stand alone.
+    """
+    text, raw = document.get("claim"), document.get("expect")
+    if text is None and raw is None:
+        return None
+    if text is None:
+        raise ExperimentError('expect without claim: say in one sentence what is expected, claim = "..."')
+    if not isinstance(text, str) or not text.strip() or not text.isprintable() or len(text) > MAX_TEXT:
+        allowed = f"claim is one line of at most {MAX_TEXT} printable characters"
+        raise ExperimentError(reject("claim", text, allowed))
+    if raw is None:
+        raise ExperimentError("claim without expect: say in one or more tables [[expect]] what must be found")
+    if not isinstance(raw, list | tuple) or not 0 < len(raw) <= MAX_EXPECTATIONS:
+        allowed = f"expect is one to {MAX_EXPECTATIONS} tables [[expect]]"
+        raise ExperimentError(reject("expect", raw, allowed))
+    expectations = []
+    for number, table in enumerate(raw, start=1):
+        with naming(f"expect {number}"):
+            expectations.append(_read_expectation(table))
+    return Claim(text, tuple(expectations))
+
+
+def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str]) -> None:
+    """Refuse a claim about cells, layers or quantities that an experiment does not have.
+
+    Parameters
+    ----------
+    claim : Claim
+    cells : sequence of Chain
+    recorded : sequence of str
+        The experiment's quantities.
+    """
+    for number, expectation in enumerate(claim.expectations, start=1):
+        with naming(f"expect {number}"):
+            selected = [chain for chain in cells if expectation.selects(chain)]
+            if not selected:
+                wanted = ", ".join(f"{name} = {show(value)}" for name, value in expectation.cells.items())
+                raise ExperimentError(f"cells: no cell of the experiment has {wanted}")
+            for chain in selected:
+                _check_cell(expectation, chain, recorded)
+            with naming("control"):
+                for chain in selected if expectation.control else ():
+                    _check_cell(expectation, _controlled(expectation, chain), recorded)
+
+
+def controlled(expectation: Expectation, cells: Sequence[Chain]) -> list[Chain]:
+    """Return the chains, each once, in which an expectation must fail: its cells with the control's fields."""
+    chosen = (_controlled(expectation, chain) for chain in cells if expectation.selects(chain))
+    return list(dict.fromkeys(chosen))
+
+
+def columns_of(quantity: str, chain: Chain) -> range:
+    """Return how the columns of a quantity are numbered: layers and exponents from 0, weight matrices from 1."""
+    if quantity == "log_weight_grad_norm":
+        return range(1, 2 if chain.tied else chain.depth + 1)
+    return range(chain.probes if quantity == "lyapunov" else chain.depth + 1)
+
+
+def _read_expectation(raw: object) -> Expectation:
+    if not isinstance(raw, Mapping):
+        raise ExperimentError(f"{show(raw)} is not a table of {', '.join(_EXPECT_KEYS)}")
+    for name in raw:
+        if name not in _EXPECT_KEYS:
+            raise unknown_key(name, _EXPECT_KEYS)
+    for name in _NEEDED:
+        if name not in raw:
+            raise ExperimentError(f"{name} is missing: an expectation has {', '.join(_NEEDED)}")
+    values = {name: field.normalise(raw[name]) for name, field in _FIELDS.items()}
+    value = cast("float | tuple[float, float]", values["value"])
+    if isinstance(value, tuple) != (values["op"] == "within"):
+        allowed = "value is [low, high] beside op within, and a number beside op < and >"
+        raise ExperimentError(reject("value", raw["value"], allowed))
+    if values["layer"] == "rate" and values["quantity"] in _RATELESS:
+        raise ExperimentError(f'layer = "rate" of {values["quantity"]}: {_RATELESS[str(values["quantity"])]}')
+    return Expectation(
+        quantity=str(values["quantity"]),
+        layer=cast("int | str", values["layer"]),
+        cells=_read_fields("cells", raw.get("cells", {})),
+        op=str(values["op"]),
+        value=value,
+        control=_read_fields("control", raw.get("control", {})),
+    )
+
+
+def _read_fields(key: str, raw: object) -> dict[str, Value]:
+    """Check a table of chain fields, one value each; names are those that a chain keeps."""
+    if not isinstance(raw, Mapping):
+        raise ExperimentError(reject(key, raw, f"{key} is a table of chain fields and their values"))
+    with naming(key):
+        check_keys(raw, CHAIN_FIELDS)
+        fields = {name: CHAIN_FIELDS[name].normalise(value) for name, value in raw.items()}
+    return {name: ALIASES.get(value, value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+def _check_cell(expectation: Expectation, chain: Chain, recorded: Sequence[str]) -> None:
+    """Refuse a cell that does not have the quantity or the layer."""
+    quantity, layer = expectation.quantity, expectation.layer
+    if quantity not in recorded or quantity not in chain.quantities:
+        raise ExperimentError(f"{quantity} is not recorded in {chain!r}")
+    columns = columns_of(quantity, chain)
+    if layer == "rate" and len(columns) < 2:
+        raise ExperimentError(f'layer = "rate" of {quantity}: {chain!r} has one such number, the total over its steps')
+    if isinstance(layer, int) and layer not in columns:
+        text = f"layer = {layer}: {quantity} of {chain!r} has {columns[0]} to {columns[-1]}"
+        raise ExperimentError(text)
+
+
+def _controlled(expectation: Expectation, chain: Chain) -> Chain:
+    """Return a chain with the control's fields; one that changes nothing is refused."""
+    changes: dict[str, Any] = dict(expectation.control)
+    changed = chain.replace(**changes)
+    if changed == chain:
+        raise ExperimentError(f"it changes nothing in {chain!r}")
+    return changed
+
+
+def _check_layer(value: object) -> Value:
+    if isinstance(value, str):
+        if value in ("all", "rate"):
+            return value
+        raise Unsuitable
+    return whole(value, 0, MAX_DEPTH)
+
+
+def _check_value(value: object) -> Value:
+    if not isinstance(value, list):
+        return real(value, -float("inf"))
+    bounds = tuple(real(plain(bound), -float("inf")) for bound in value)
+    if len(bounds) != 2 or bounds[0] >= bounds[1]:
+        raise Unsuitable
+    # A pair of numbers is no value of a chain field, but is checked as one.
+    return cast("Value", bounds)
+
+
+_FIELDS: Final[dict[str, Field]] = {
+    field.name: field
+    for field in (
+        choice("quantity", "What was recorded", QUANTITIES),
+        Field("layer", "Where", 'a layer\'s number, "all" or "rate"', _check_layer, "text"),
+        choice("op", "How it compares", ("<", ">", "within")),
+        Field("value", "With what", "a number, or [low, high] with low < high", _check_value, "number"),
+    )
+}
