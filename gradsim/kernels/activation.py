@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from . import ops
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel
@@ -21,6 +19,15 @@ CUBIC_32, CUBIC_64 = -13, -27
 SQUARE_32, SQUARE_64 = -26, -55
 # GELU and SiLU of what exceeds this power of two are those of ReLU to rounding, and exp(-z) has long left float64.
 LARGE = 900
+
+
+@kernel
+def rectify(z, h, slopes, n, one):
+    """h = max(z, 0) and its slopes."""
+    prefer_wide_vectors()
+    keep_out_of_line()
+    for i in range(n):
+        h[i], slopes[i] = ops.relu(z[i], one)
 
 
 @kernel
@@ -62,13 +69,14 @@ def activate(spec, z, h, slopes, n, e):
     if code == LINEAR:
         copy(z, h, n)
         return e
+    one = z.dtype.type(1)
     if code == RELU:
-        for i in range(n):
-            h[i], slopes[i] = ops.relu(np.float64(z[i]))
+        rectify(z, h, slopes, n, one)
         return e
     if code == LEAKY_RELU:
+        slope = z.dtype.type(spec.slope)
         for i in range(n):
-            h[i], slopes[i] = ops.leaky_relu(np.float64(z[i]), spec.slope)
+            h[i], slopes[i] = ops.leaky_relu(z[i], slope, one)
         return e
     if code == SIGMOID:
         saturate(code, z, h, slopes, n, math.ldexp(1.0, min(max(e, -1000), 1000)))
@@ -90,8 +98,7 @@ def activate(spec, z, h, slopes, n, e):
         saturate(code, z, h, slopes, n, math.ldexp(1.0, min(e, 1000)))
         return 0
     if top > LARGE:
-        for i in range(n):
-            h[i], slopes[i] = ops.relu(np.float64(z[i]))
+        rectify(z, h, slopes, n, one)
         return e
     rectify_smoothly(code, z, h, slopes, n, math.ldexp(1.0, e), math.ldexp(1.0, -top))
     return top

@@ -32,20 +32,16 @@ LARGEST = 708.0  # exp(-x) beyond it is no normal number, and taken as zero
 DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 
 
-def relu(z):
-    """(phi, phi') of max(z, 0), with phi'(0) = 0; NaN stays NaN."""
-    if z > 0.0:
-        return z, 1.0
-    if z <= 0.0:
-        return 0.0, 0.0
-    return z, z
+def relu(z, one):
+    """(phi, phi') of max(z, 0), with phi'(0) = 0; NaN stays NaN. `one` and what comes out are of the type of z."""
+    zero = one - one
+    return zero if z <= zero else z, one if z > zero else (zero if z <= zero else z)
 
 
-def leaky_relu(z, slope):
-    """(phi, phi') of z for z > 0, slope z otherwise; phi'(0) = slope."""
-    if z > 0.0:
-        return z, 1.0
-    return slope * z, slope
+def leaky_relu(z, slope, one):
+    """(phi, phi') of z for z > 0, slope z otherwise; phi'(0) = slope; all of one type."""
+    positive = z > one - one
+    return z if positive else slope * z, one if positive else slope
 
 
 def decay(x):
