@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
-from gradsim.theory import linear, mean_field, recurrent, relu
+from gradsim.theory import batch_norm, gated, linear, mean_field, normalised, recurrent, relu, residual
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
 from gradsim.vocabulary import DEFAULTS
@@ -78,21 +78,41 @@ LAWS: Mapping[str, Entry] = MappingProxyType(
         "identity-relu": Entry(relu.identity_relu),
         "recurrent-gaussian-linear": Entry(recurrent.gaussian_linear),
         "recurrent-orthogonal-linear": Entry(recurrent.orthogonal_linear),
-        "mean-field-tanh": Entry(mean_field.mean_field_tanh),
     }
 )
-"""Every law by name; each returns None for a chain it does not hold for, and at most one holds for any chain.
+"""Every law of finite width by name; each returns None for a chain it does not hold for, and at most one holds for
+any chain.
 """
+
+LIMITS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "mean-field": Entry(mean_field.plain, frozenset({"batch", "dropout"})),
+        "mean-field-norm": Entry(
+            normalised.layer_or_rms,
+            frozenset({"batch", "dropout", "norm", "norm_position", "norm_eps", "skip", "carry"}),
+            gradients=("random",),
+        ),
+        "batch-norm": Entry(
+            batch_norm.before_activation,
+            frozenset({"batch", "dropout", "norm", "norm_position"}),
+            kinds=("feedforward",),
+            gradients=("random",),
+        ),
+        "mean-field-skip": Entry(residual.one_matrix, frozenset({"batch", "dropout", "skip", "carry"})),
+        "gated-near-zero": Entry(gated.near_zero, frozenset({"forget_bias", "batch"}), kinds=("lstm", "gru")),
+    }
+)
+"""Laws of infinite width by name, for chains that have none of finite width; again at most one for any chain."""
 
 
 def find(chain: Chain) -> Law | None:
-    """The law of a chain's backpropagated gradient, or None where none is known.
+    """The law of a chain's backpropagated gradient, one of finite width where there is one; None where none is known.
 
     Parameters
     ----------
     chain : Chain
     """
-    for entry in LAWS.values():
+    for entry in (*LAWS.values(), *LIMITS.values()):
         law = entry(chain)
         if law is not None:
             return law
