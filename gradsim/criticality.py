@@ -28,7 +28,7 @@ _LARGEST = 1e30
 _CONCAVE = ("tanh", "erf")
 # Where the critical gain of gelu and silu differs from a rectifier's by less than 1e-11.
 _LARGE_BIAS = 1e5
-# Brackets of q at the half-stable points; the values to which they are bisected are quoted in docs/theory.
+# Brackets of q at the half-stable points; the values they are bisected to are in docs/theory/limits.md.
 _HALF_STABLE = {"gelu": (2.0, 6.0), "silu": (8.0, 24.0)}
 # How close (gain^2, bias^2) is to a half-stable pair where it is meant to be that pair.
 _SAME_PAIR = 1e-7

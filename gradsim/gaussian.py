@@ -26,6 +26,7 @@ _MAX_REFINEMENTS = 6
 # Nodes of the polynomial of one octave. The expectations are analytic in ln q up to |Im ln q| = pi/2 at least, which
 # is 4.5 half octaves: 18 terms leave 9^-18 < 1e-17.
 _TERMS = 18
+_ORDERS = np.arange(_TERMS)
 # Where q is smaller than float64 resolves beside 1, the first order in q is all there is.
 _LEAST = 2.0**-54
 # Where q is larger, gelu and silu are rectifiers: what they lack is of relative order 1/sqrt(q) < 1e-15.
@@ -71,7 +72,7 @@ def moments(activation: Activation, q: float) -> Moments:
     if q < _LEAST:
         mean, rise, slopes = q * curvature / 2.0, q * slope * slope, slope * slope
     else:
-        mean, rise, slopes = _read(activation.name, q, slice(0, 3))
+        mean, rise, slopes = _read(activation.name, q)[:3]
     # About phi(0), so that the variance of a small pre-activation keeps its digits.
     return Moments(value + mean, value * (value + 2.0 * mean) + rise, slopes, rise - mean * mean)
 
@@ -95,7 +96,7 @@ def cross_moments(activation: Activation, q: float) -> CrossMoments:
         squared = slope * slope
         value_slopes = squared * (value + 2.5 * curvature * q)
         return CrossMoments(q * curvature, q * squared, q * squared, value_slopes, squared * (value**2 + q * squared))
-    return CrossMoments(*_read(activation.name, q, slice(3, 8)))
+    return CrossMoments(*_read(activation.name, q)[3:])
 
 
 def quadrature(activation: Activation, q: Float64Array) -> Float64Array:
@@ -124,6 +125,7 @@ def _rectified(activation: Activation, q: float) -> bool:
     return q > _RECTIFIED and activation.name in ("gelu", "silu")
 
 
+@lru_cache(maxsize=8)
 def _slopes(activation: Activation) -> tuple[float, float]:
     """Slopes of a homogeneous phi to the right and to the left of 0; those of gelu and silu far out."""
     if activation.mean_square is None:
@@ -140,31 +142,28 @@ def _at_zero(activation: Activation) -> tuple[float, float, float]:
     return float(activation.phi(zero)[0]), float(activation.dphi(zero)[0]), curvature
 
 
-def _read(name: str, q: float, which: slice) -> list[float]:
-    """Some of the expectations that `quadrature` lists, from their polynomials."""
+@lru_cache(maxsize=8192)
+def _read(name: str, q: float) -> tuple[float, ...]:
+    """The expectations that `quadrature` lists, from their polynomials."""
     q = min(q, _HIGHEST)
     octave = math.frexp(q)[1]
     t = 2.0 * (math.log2(q) - octave) + 1.0
-    return [_clenshaw(series, t) for series in _octave(name, octave)[which]]
+    # Rounding may take t past the end of its octave.
+    t = math.copysign(1.0, t) if abs(t) > 1.0 else t
+    # The Chebyshev polynomials at t.
+    terms = np.cos(_ORDERS * math.acos(t))
+    return tuple((_octave(name, octave) @ terms).tolist())
 
 
 @lru_cache(maxsize=2048)
-def _octave(name: str, octave: int) -> tuple[tuple[float, ...], ...]:
-    """Chebyshev coefficients of the expectations over 2^(octave - 1) <= q < 2^octave, in ln q."""
+def _octave(name: str, octave: int) -> Float64Array:
+    """Chebyshev coefficients of the expectations over 2^(octave - 1) <= q < 2^octave, in ln q; shape (8, terms)."""
     angles = math.pi * (np.arange(_TERMS) + 0.5) / _TERMS
     q = 2.0 ** (octave + (np.cos(angles) - 1.0) / 2.0)
     values = quadrature(activations.get(name), q)
     transform = np.cos(np.arange(_TERMS)[:, None] * angles) * (2.0 / _TERMS)
     transform[0] /= 2.0
-    return tuple(tuple(series) for series in (values @ transform.T).tolist())
-
-
-def _clenshaw(series: tuple[float, ...], t: float) -> float:
-    """Sum of series[k] T_k(t)."""
-    ahead = further = 0.0
-    for value in series[:0:-1]:
-        ahead, further = value + 2.0 * t * ahead - further, ahead
-    return series[0] + t * ahead - further
+    return np.asarray(values @ transform.T)
 
 
 def _split_range(scale: float) -> Float64Array:

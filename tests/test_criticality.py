@@ -237,6 +237,11 @@ def test_small_variances_join_the_first_order(name):
         assert any(a == pytest.approx(b * ratio, rel=1e-5, abs=1e-24) for ratio in (1.0, 0.999 / 1.001))
 
 
+def test_what_is_no_number_stays_none():
+    assert all(math.isnan(value) for value in moments(TANH, math.nan))
+    assert moments(TANH, math.inf)[1] == pytest.approx(1.0)
+
+
 def test_means_of_rectifiers():
     assert moments(activations.get("relu"), 3.0).mean == pytest.approx(math.sqrt(3.0 / (2.0 * math.pi)))
     assert moments(activations.get("leaky_relu", 0.5), 3.0).mean == pytest.approx(math.sqrt(3.0 / (8.0 * math.pi)))

@@ -26,7 +26,7 @@ from gradsim.theory.special import FloatArray
 
 # A mean square outside 1e-60..1e60 is brought nearer to 1: there every phi is linear, a rectifier or negligible.
 _FAR_OUT, _RESCALING = 1e60, 1e20
-_STEADY, _LONGEST = 1e-13, 3000
+_STEADY, _LONGEST = 1e-13, 1000
 _UNBOUNDED = ("relu", "leaky_relu", "gelu", "silu", "linear")
 _SOURCE = "skip at infinite width: sum of log(carry^2 + alpha^2 chi(q_l)) (Yang and Schoenholz 2017)"
 

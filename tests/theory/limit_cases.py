@@ -49,7 +49,7 @@ CASES = [
         "mean-field",
         {"activation": "tanh", "width": 96, "depth": 6, "gain": 1.5, "init": "orthogonal", "bias": 0.3},
         {"bias": 0.6},
-        200,
+        60,
     ),
     Case(
         "mean-field",
@@ -99,7 +99,7 @@ CASES = [
     Case("batch-norm", {**BATCH, "activation": "gelu", "dropout": 0.3}, {"batch": 5}, 60),
     Case("batch-norm", {**BATCH, "depth": 1, "batch": 6}, {"activation": "gelu"}, 120),
     Case("mean-field-skip", {**SKIP}, {"gain": 1.2}),
-    Case("mean-field-skip", {**SKIP, "init": "orthogonal"}, {"gain": 1.2}, 60),
+    Case("mean-field-skip", {**SKIP, "init": "orthogonal"}, {"gain": 1.2}, 30),
     Case("mean-field-skip", {**SKIP, **LEAKY, "skip": 0.5, "bias": 0.5}, {"negative_slope": 0.6}),
     Case("mean-field-skip", {**SKIP, "activation": "gelu", "dropout": 0.2}, {"skip": 0.8}),
     Case("mean-field-skip", {**SKIP, "activation": "silu", "carry": 0.8}, {"carry": 0.9}),
