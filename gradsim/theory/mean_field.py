@@ -26,7 +26,7 @@ from gradsim.theory.special import FloatArray
 ODD = ("linear", "tanh", "erf")
 
 _ERROR = "at width n the mean of log||g||^2 lies about (1 to 3) L/n lower"
-_TIED_ERROR = "tied weights: error O(L^2/n), for L well below sqrt(n)"
+_TIED_ERROR = "tied weights: error O(L^2/n), for L well below sqrt(n); the rate seen beyond that is lower"
 
 
 def plain(chain: Chain) -> Law | None:

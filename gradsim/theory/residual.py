@@ -71,7 +71,7 @@ def _with_overlaps(chain: Chain) -> Law:
         law = limit_law(
             chain,
             "mean-field-skip",
-            [_SOURCE, "with the growth of the overlaps of g with h and (1, ..., 1), to leading order in 1/n"],
+            [_SOURCE, "with the overlaps of g with h and (1, ..., 1), which takes log E||g||^2 to first order in 1/n"],
             total,
             _overlap_rate(chain, layer),
         )
@@ -250,7 +250,9 @@ class Overlaps(NamedTuple):
         along_1 = yy - 2.0 * ratio * xy + ratio * ratio * xx
         both = (1.0 + ratio * ratio) * xy - ratio * (xx + yy)
         along = along_h * step.slope_squares + 2.0 * both * step.slope_h + along_1 * step.slope
-        through = noise * step.slope + along / rest**2
+        # The noise is random within what is orthogonal to h_l and 1, and so lacks their share of phi'^2.
+        share = (step.slope_squares - 2.0 * ratio * step.slope_h + step.slope) / rest
+        through = noise * (step.slope - (share - 2.0 * step.slope) / n) + along / rest**2
         fresh = s2 * through - active / square if isometric else s2 * through * (1.0 - 1.0 / n)
         growth = c * c + 2.0 * c * alpha * active_below / square + alpha * alpha * (fresh + active / square)
         # x = <g, F>/rms h_{l-1} and y = carry <g, 1> + lever <g, A> + alpha <fresh, 1> of the layer below.
