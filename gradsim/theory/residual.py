@@ -19,14 +19,25 @@ import numpy as np
 from gradsim.chain import Chain
 from gradsim.gaussian import cross_moments, moments
 from gradsim.theory.law import Law, draws_fresh_weights, sum_above
-from gradsim.theory.layer_map import LayerMap, State, Weights, input_state, layer_weights, log_growth, logarithm
+from gradsim.theory.layer_map import (
+    LayerMap,
+    State,
+    Weights,
+    input_state,
+    layer_weights,
+    log_growth,
+    logarithm,
+    same,
+)
 from gradsim.theory.mean_field import ODD, layers_are_alike, limit_law, mixes
 from gradsim.theory.normalised import settled_rate
 from gradsim.theory.special import FloatArray
 
 # A mean square outside 1e-60..1e60 is brought nearer to 1: there every phi is linear, a rectifier or negligible.
 _FAR_OUT, _RESCALING = 1e60, 1e20
-_STEADY, _LONGEST = 1e-13, 1000
+_STEADY, _LONGEST, _HALVINGS = 1e-13, 1000, 60
+# Beyond this q gelu and silu are rectifiers, as far as float64 can tell.
+_RECTIFIED = 1e32
 _UNBOUNDED = ("relu", "leaky_relu", "gelu", "silu", "linear")
 _SOURCE = "skip at infinite width: sum of log(carry^2 + alpha^2 chi(q_l)) (Yang and Schoenholz 2017)"
 
@@ -60,14 +71,19 @@ def _with_overlaps(chain: Chain) -> Law:
     So ln||g||^2 = ln N + ln(1 + S Z^2), N the noise and N (1 + S) the second moment.
     """
     layer = LayerMap.of(chain)
-    states, weights = _states(layer, chain)
-    overlaps = Overlaps.random(states[-1], chain.widths[-1])
     total, noise = np.empty(chain.depth), np.empty(chain.depth)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        steps = _steps(layer, chain)
+        overlaps = Overlaps.random(steps[-1].plane.ratio, chain.widths[-1])
+        steady = False
         for index in range(chain.depth - 1, -1, -1):
-            step = Step.of(layer, states[index], weights[index], states[index + 1])
-            overlaps, growth = overlaps.below(step, chain.init == "orthogonal")
+            step = steps[index]
+            if steady and step is steps[index + 1]:
+                total[index], noise[index] = total[index + 1], noise[index + 1]
+                continue
+            below, growth = overlaps.below(step, chain.init == "orthogonal")
             total[index], noise[index] = logarithm(growth), logarithm(step.noise)
+            steady, overlaps = below.near(overlaps), below
         law = limit_law(
             chain,
             "mean-field-skip",
@@ -90,18 +106,30 @@ def _log_spread(excess: FloatArray) -> FloatArray:
     return np.where(excess > 0.0, mean, excess)
 
 
-def _states(layer: LayerMap, chain: Chain) -> tuple[list[State], list[Weights]]:
-    """States of layers 0..L and weights of layers 1..L, each layer's to a scale of its own."""
+def _steps(layer: LayerMap, chain: Chain) -> list[Step]:
+    """The layers 1..L, each to a scale of its own; the same object for layers that are alike but for their scale."""
     state, scale = input_state(chain), 1.0
-    states, weights = [state], []
-    for s2, b2 in layer_weights(chain):
+    steps: list[Step] = []
+    previous, steady = None, False
+    for weights in layer_weights(chain):
+        if steady and weights == previous:
+            steps.append(steps[-1])
+            continue
         state, factor = _near_one(state)
         scale *= factor
-        states[-1] = state
-        weights.append(Weights(s2, b2 * scale))
-        state, _ = layer(state, weights[-1])
-        states.append(state)
-    return states, weights
+        scaled = Weights(weights.gain_squared, weights.bias_squared * scale)
+        above, _ = layer(state, scaled)
+        steps.append(Step.of(layer, state, scaled, above))
+        steady = same(state, above) or (_scales(layer, state, scaled) and _alike(state, above))
+        state, previous = above, weights
+    return steps
+
+
+def _scales(layer: LayerMap, state: State, weights: Weights) -> bool:
+    """Whether a larger h gives a layer that is larger and otherwise the same."""
+    rectified = layer.activation.name in ("gelu", "silu") and state.square * weights.gain_squared > _RECTIFIED
+    unbiased = weights.bias_squared <= _STEADY * _STEADY * weights.gain_squared * state.square
+    return unbiased and (layer.activation.homogeneous or rectified)
 
 
 def _near_one(state: State) -> tuple[State, float]:
@@ -218,9 +246,13 @@ class Overlaps(NamedTuple):
     width: int
 
     @classmethod
-    def random(cls, state: State, width: int) -> Overlaps:
-        """Those of a random g_L."""
-        return cls(1.0 / width, Plane.of(state).ratio / width, 1.0 / width, width)
+    def random(cls, ratio: float, width: int) -> Overlaps:
+        """Those of a random g_L, `ratio` the mean of h_L over its rms."""
+        return cls(1.0 / width, ratio / width, 1.0 / width, width)
+
+    def near(self, other: Overlaps) -> bool:
+        """Whether two are the same up to rounding."""
+        return all(abs(a - b) <= _STEADY * (self.xx + self.yy) for a, b in zip(self[:3], other[:3], strict=True))
 
     def below(self, step: Step, isometric: bool) -> tuple[Overlaps, float]:
         """The overlaps of g_{l-1} from those of g_l, and the growth of E||g||^2.
@@ -274,20 +306,36 @@ def _overlap_rate(chain: Chain, layer: LayerMap) -> float:
         # h grows without bound, and chi falls to 0.
         return math.log(chain.carry)
     s2, b2 = next(layer_weights(chain))
-    state, scale = input_state(chain), 1.0
     if chain.carry >= 1.0:
-        # Far out, where gelu and silu are rectifiers and the bias is nothing.
-        state, scale = State(0.0, _FAR_OUT), 0.0
+        # h grows until gelu and silu are rectifiers and the bias is nothing; then only mean/rms matters.
+        return _fastest(layer, _far_out(layer, s2), Weights(s2, 0.0))
+    state, scale = input_state(chain), 1.0
     for _ in range(_LONGEST):
         weights = Weights(s2, b2 * scale)
         above, _ = layer(state, weights)
-        if _alike(state, above):
-            step = Step.of(layer, state, weights, above)
-            fastest = float(np.max(np.abs(np.linalg.eigvals(step.transfer())))) ** 2
-            return logarithm(max(step.noise, fastest)) / 2.0
+        if same(state, above) or (_scales(layer, state, weights) and _alike(state, above)):
+            return _fastest(layer, state, weights)
         state, factor = _near_one(above)
         scale *= factor
     return math.nan
+
+
+def _fastest(layer: LayerMap, state: State, weights: Weights) -> float:
+    """Half the logarithm of the faster of noise and overlaps, per layer that keeps the state but for its scale."""
+    step = Step.of(layer, state, weights, layer(state, weights)[0])
+    overlaps = float(np.max(np.abs(np.linalg.eigvals(step.transfer())))) ** 2
+    return logarithm(max(step.noise, overlaps)) / 2.0
+
+
+def _far_out(layer: LayerMap, gain_squared: float) -> State:
+    """The state, of mean square 1e60, whose mean/rms a layer keeps."""
+    low, high = -1.0, 1.0
+    for _ in range(_HALVINGS):
+        ratio = (low + high) / 2.0
+        state = State(ratio * math.sqrt(_FAR_OUT), (1.0 - ratio * ratio) * _FAR_OUT)
+        above, _ = layer(state, Weights(gain_squared, 0.0))
+        low, high = (ratio, high) if above.mean > ratio * math.sqrt(above.square) else (low, ratio)
+    return state
 
 
 def _alike(one: State, other: State) -> bool:

@@ -102,6 +102,19 @@ def test_a_branch_alone_is_a_plain_chain(fields):
     assert gaps[0] / gaps[1] == pytest.approx(16.0, rel=0.25)
 
 
+@pytest.mark.parametrize(
+    "fields", [{}, {"activation": "gelu"}, {"skip": 0.5, "carry": 0.7, "bias": 1.0}, {"bias": 1.0}], ids=str
+)
+def test_deep_residual_chains_grow_at_their_rate(fields):
+    """Over 3000 layers, where h leaves float64: the same per layer as the rate says, and as ten layers do."""
+    law = find(Chain(**{"width": 64, "depth": 3000, "skip": 1.0, **fields}))
+    growth = (law.log_second_moment[:-1] - law.log_second_moment[1:])[500:1500]
+    np.testing.assert_allclose(growth, 2.0 * law.rate, atol=1e-9)
+    short = find(Chain(**{"width": 64, "depth": 400, "skip": 1.0, **fields}))
+    np.testing.assert_allclose(short.log_second_moment[0] - short.log_second_moment[100],
+                               law.log_second_moment[0] - law.log_second_moment[100], rtol=1e-9)  # fmt: skip
+
+
 def test_rates_of_residual_relu_chains():
     """g_l has the overlap <g_l, h_l>, conserved: ||g||^2 grows like ||h||^2, by G = 1 + a2/2 + 2 alpha c k."""
     for alpha, s2 in ((1.0, 2.0), (0.3, 1.0), (2.0, 0.5)):
