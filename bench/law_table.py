@@ -1,4 +1,4 @@
-"""Every law of the registry beside a simulation by the kernels: `python -m bench.law_table` writes docs/theory.md's table.
+"""Every law of the registry beside a simulation by the kernels: `python -m bench.law_table` writes docs/theory.md.
 
 The settings are those in which the tests hold each law against real matrices, one a law; here the kernels simulate
 them, with a seed of its own.

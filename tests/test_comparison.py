@@ -225,7 +225,7 @@ def test_summary_mode_takes_mean_and_variance_from_all_chains():
 
 
 def test_chain_without_a_law_is_described():
-    chain = Chain(kind="recurrent", width=8, depth=5)
+    chain = Chain(kind="recurrent", width=8, depth=5, output_gradient="loss")
     comparison = compare([StandIn(chain, simulate(chain, 200, 0))])
     assert comparison.verdict == "no exact law"
     (only,) = comparison.to_dict()["cells"]

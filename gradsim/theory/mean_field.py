@@ -1,84 +1,94 @@
-"""Mean field: width to infinity at fixed depth, for an activation that is not homogeneous (tanh)."""
+"""Mean field: width to infinity at fixed depth, for any activation.
+
+E||g_l||^2 = ||g_L||^2 prod chi_l with chi_l = s2 E phi'(sqrt(q_l) Z)^2, q_1 = s2 input_scale^2 + v (no phi on h_0),
+q_{l+1} = s2 E phi(sqrt(q_l) Z)^2 + v, and v = bias^2 + input_noise^2; dropout takes s2 to s2/(1 - dropout) in both.
+Sources: Poole et al. 2016 (arXiv:1606.05340), Schoenholz et al. 2017 (arXiv:1611.01232, with dropout); tied
+weights: Chen, Pennington and Schoenholz 2018 (arXiv:1806.05394), Yang 2020 (arXiv:2006.14548).
+
+The mean of ln||g|| is approximated by half the logarithm of that expectation.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from gradsim import activations
 from gradsim.chain import Chain
-from gradsim.criticality import chi, fixed_point, gaussian_squares
-from gradsim.theory.law import MEAN_FIELD, Law, is_uniform, log_start, squared_gains, sum_above
+from gradsim.criticality import chi, fixed_point
+from gradsim.theory.law import MEAN_FIELD, Law, draws_fresh_weights, is_uniform, log_start, sum_above
+from gradsim.theory.layer_map import layer_weights, log_growth, logarithm
 from gradsim.theory.special import FloatArray
 
-_SOURCE = (
-    "log E||g||^2 at infinite width: sum of log chi(q_l) (Schoenholz et al. 2017); "
-    "at width n the mean of log||g||^2 lies about (1 to 3) L/n lower"
-)
+#: Odd activations: phi' is even and E z phi'(z) = 0, so that g_L = (1, ..., 1) has no overlap with W h.
+ODD = ("linear", "tanh", "erf")
+
+_ERROR = "at width n the mean of log||g||^2 lies about (1 to 3) L/n lower"
+_TIED_ERROR = "tied weights: error O(L^2/n), for L well below sqrt(n); the rate seen beyond that is lower"
 
 
-def mean_field_tanh(chain: Chain) -> Law | None:
-    """E||g_l||^2 = ||g_L||^2 prod chi_l: independent weights of any law, Haar-orthogonal ones, tied or not.
-
-    q_1 = s2 input_scale^2 + v (no phi on h_0), q_{l+1} = s2 E phi(sqrt(q_l) Z)^2 + v, chi_l = s2 E
-    phi'(sqrt(q_l) Z)^2, with v = bias^2 + input_noise^2. The mean of ln||g|| is approximated by half the
-    logarithm of that expectation. Sources: Poole et al. 2016 (arXiv:1606.05340), Schoenholz et al. 2017
-    (arXiv:1611.01232); tied weights: Chen, Pennington and Schoenholz 2018 (arXiv:1806.05394).
+def plain(chain: Chain) -> Law | None:
+    """The mean field of feedforward and recurrent chains without skip and norm: independent weights of any law,
+    Haar-orthogonal ones, tied or not, any batch (its columns do not mix) and dropout.
     """
-    if not (chain.activation == "tanh" and chain.init != "identity"):
+    if chain.norm != "none" or chain.skip or not mixes(chain):
         return None
-    log_chi = log_growth(chain)
+    if chain.output_gradient == "ones" and chain.activation not in ODD:
+        return None
+    source = "log E||g||^2 at infinite width: sum of log chi(q_l) (Schoenholz et al. 2017)"
+    growth, _ = log_growth(chain)
+    return limit_law(chain, "mean-field", [source], growth, _asymptotic_rate(chain))
+
+
+def mixes(chain: Chain) -> bool:
+    """Whether every unit sees all others through its weights: not where W = gain I."""
+    return chain.init != "identity"
+
+
+def limit_law(chain: Chain, name: str, source: Sequence[str], growth: FloatArray, rate: float) -> Law:
+    """The law whose E||g||^2 grows by exp(growth[l - 1]) through layer l, with the mean of ln||g|| half its
+    logarithm.
+
+    Parameters
+    ----------
+    chain : Chain
+    name : str
+    source : sequence of str
+        Where it comes from; the order of the error in 1/width is added.
+    growth : array, shape (L,)
+    rate : float
+    """
     start = log_start(chain)
-    mean = start + sum_above(log_chi) / 2.0
+    mean = start + sum_above(growth) / 2.0
+    error = _ERROR if draws_fresh_weights(chain) else _TIED_ERROR
     return Law(
-        name="mean-field-tanh",
+        name=name,
         validity=MEAN_FIELD,
-        source=_SOURCE,
+        source="; ".join([*source, error]),
         mean=mean,
         var=None,
         log_second_moment=2.0 * mean,
         p_dead=np.zeros(chain.depth + 1),
-        rate=_asymptotic_rate(chain),
+        rate=rate,
         start=start,
     )
 
 
-def log_growth(chain: Chain) -> FloatArray:
-    """ln chi_l of layers 1..L, shape (L,)."""
-    phi = activations.get(chain.activation, chain.negative_slope)
-    s2 = _effective_squared_gains(chain)
-    added = (chain.biases**2 + chain.input_noise**2).tolist()
-    result = np.empty(chain.depth)
-    square = chain.input_scale**2
-    previous = (math.nan, math.nan, math.nan)
-    for layer in range(chain.depth):
-        q = s2[layer] * square + added[layer]
-        if (q, s2[layer], added[layer]) == previous:
-            # A fixed point: every further layer that is alike repeats this one.
-            result[layer] = result[layer - 1]
-            continue
-        square, slope = gaussian_squares(phi, q)
-        result[layer] = math.log(s2[layer] * slope)
-        previous = (q, s2[layer], added[layer])
-    return result
-
-
-def _effective_squared_gains(chain: Chain) -> list[float]:
-    """s2, times n_{l-1}/n_l where an orthogonal W is tall: it keeps norms, and so spreads them over more
-    units.
-    """
-    s2 = squared_gains(chain)
-    if chain.init != "orthogonal":
-        return s2
-    sizes = zip(s2, chain.widths[:-1], chain.widths[1:], strict=True)
-    return [value * min(1.0, m / n) for value, m, n in sizes]
+def layers_are_alike(chain: Chain) -> bool:
+    """Whether all layers have the same widths, gains and biases, so that an asymptotic rate exists."""
+    return is_uniform(chain) and len(set(chain.biases.tolist())) == 1
 
 
 def _asymptotic_rate(chain: Chain) -> float:
     """(1/2) ln chi at the fixed point of the variance map, where all layers are alike."""
-    if not (is_uniform(chain) and len(set(chain.biases.tolist())) == 1):
+    if not layers_are_alike(chain):
         return math.nan
     phi = activations.get(chain.activation, chain.negative_slope)
-    gain, added = float(chain.gains[0]), math.hypot(float(chain.biases[0]), chain.input_noise)
-    return math.log(chi(phi, fixed_point(phi, gain, added), gain)) / 2.0
+    s2, b2 = next(layer_weights(chain))
+    gain, added = math.sqrt(s2 / (1.0 - chain.dropout)), math.sqrt(b2)
+    if phi.mean_square is not None:
+        return logarithm(gain * gain * phi.mean_square) / 2.0
+    q = fixed_point(phi, gain, added, s2 * chain.input_scale**2 + b2)
+    return logarithm(chi(phi, q, gain)) / 2.0

@@ -8,7 +8,21 @@ from types import MappingProxyType
 
 from gradsim.chain import Chain
 from gradsim.errors import ExperimentError
-from gradsim.theory import clipping, dropout, linear, loss, mean_field, norms, prenorm, recurrent, relu, skip
+from gradsim.theory import (
+    batch_norm,
+    clipping,
+    dropout,
+    gated,
+    linear,
+    loss,
+    mean_field,
+    normalised,
+    norms,
+    recurrent,
+    relu,
+    residual,
+    skip,
+)
 from gradsim.theory.law import Law
 from gradsim.theory.prediction import Prediction
 from gradsim.vocabulary import DEFAULTS
@@ -96,25 +110,44 @@ LAWS: Mapping[str, Entry] = MappingProxyType(
         "rms-linear": Entry(norms.rms_linear, _NORM),
         "layer-linear": Entry(norms.layer_linear, _NORM),
         "rms-post-linear": Entry(norms.rms_post_linear, _NORM | _SKIP),
-        "pre-norm-linear": Entry(prenorm.pre_norm_linear, _NORM | _SKIP),
         "loss-rectifier": Entry(loss.loss_gradient, gradients=("loss",)),
         "ones-rectifier": Entry(loss.ones_gradient, gradients=("ones",)),
         "clipped": Entry(_clipped, _NORM | _SKIP | {"clip", "dropout"}),
-        "mean-field-tanh": Entry(mean_field.mean_field_tanh),
     }
 )
-"""Every law by name; each returns None for a chain it does not hold for, and at most one holds for any chain.
+"""Every law of finite width by name; each returns None for a chain it does not hold for, and at most one holds for
+any chain.
 """
+
+LIMITS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "mean-field": Entry(mean_field.plain, frozenset({"batch", "dropout"})),
+        "mean-field-norm": Entry(
+            normalised.layer_or_rms,
+            frozenset({"batch", "dropout", "norm", "norm_position", "norm_eps", "skip", "carry"}),
+            gradients=("random",),
+        ),
+        "batch-norm": Entry(
+            batch_norm.before_activation,
+            frozenset({"batch", "dropout", "norm", "norm_position"}),
+            kinds=("feedforward",),
+            gradients=("random",),
+        ),
+        "mean-field-skip": Entry(residual.one_matrix, frozenset({"batch", "dropout", "skip", "carry"})),
+        "gated-near-zero": Entry(gated.near_zero, frozenset({"forget_bias", "batch"}), kinds=("lstm", "gru")),
+    }
+)
+"""Laws of infinite width by name, for chains that have none of finite width; again at most one for any chain."""
 
 
 def find(chain: Chain) -> Law | None:
-    """The law of a chain's backpropagated gradient, or None where none is known.
+    """The law of a chain's backpropagated gradient, one of finite width where there is one; None where none is known.
 
     Parameters
     ----------
     chain : Chain
     """
-    for entry in LAWS.values():
+    for entry in (*LAWS.values(), *LIMITS.values()):
         law = entry(chain)
         if law is not None:
             return law

@@ -215,28 +215,6 @@ CASES = [
     ),
     Case("rms-post-linear", {**LINEAR, **POST, "width": 2, "depth": 3, "gain": 1.0, "skip": 1.0}, {"skip": 1.2}),
     Case(
-        "pre-norm-linear",
-        {**LINEAR, "width": 96, "depth": 8, "gain": 1.2, "norm": "layer", "norm_position": "pre", "skip": 1.0},
-        {"gain": 1.35},
-        300,
-    ),
-    Case(
-        "pre-norm-linear",
-        {
-            **LINEAR,
-            "width": 96,
-            "depth": 6,
-            "gain": 1.2,
-            "norm": "rms",
-            "norm_position": "pre",
-            "skip": 0.8,
-            "carry": 0.9,
-            "bias": 0.5,
-        },
-        {"carry": 1.0},
-        300,
-    ),
-    Case(
         "loss-rectifier",
         {**LINEAR, "width": 8, "depth": 4, "gain": 1.1, "output_gradient": "loss", "input_scale": 1.3},
         {"width": 9},

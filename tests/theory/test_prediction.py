@@ -48,7 +48,7 @@ def test_unknown_values_are_null():
 
 
 def test_chain_without_a_law():
-    prediction = predict(Chain(kind="recurrent", width=8, depth=2))
+    prediction = predict(Chain(kind="recurrent", activation="tanh", skip=1.0, width=8, depth=2))
     assert np.isnan(prediction.mean).all()
     assert prediction.var is prediction.p_dead is prediction.log_second_moment is None
     assert prediction.validity is prediction.source is prediction.cdf(0.0) is None
