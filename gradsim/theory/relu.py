@@ -113,8 +113,12 @@ def deaths(chain: Chain, passing: float = 0.5) -> FloatArray:
     zero if any layer above l has no active unit. So the layers that count are those above l and, below them,
     those whose zeros reach layer l + 1.
     """
-    widths = np.array(chain.widths[1:], dtype=np.float64)
-    log_alive = np.concatenate([[0.0], np.cumsum(np.log1p(-((1.0 - passing) ** widths)))])
+    log_dead = np.array(chain.widths[1:], dtype=np.float64) * math.log1p(-passing)
+    # Of ln(1 - e^x) each form keeps its digits on one side of ln(1/2).
+    likely = np.log(-np.expm1(np.maximum(log_dead, -1.0)))
+    log_alive = np.append(
+        0.0, np.cumsum(np.where(log_dead > -math.log(2.0), likely, np.log1p(-np.exp(np.minimum(log_dead, -0.5)))))
+    )
     lowest = np.maximum.accumulate(np.where(chain.biases > 0.0, np.arange(chain.depth), 0))
     return np.append(-np.expm1(log_alive[-1] - log_alive[lowest]), 0.0)
 

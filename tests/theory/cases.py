@@ -119,26 +119,6 @@ CASES = [
     ),
     Case("symmetric-rectifier", {"width": 16, "depth": 4, "init": "rademacher"}, {"init": "gaussian"}),
     Case("symmetric-rectifier", {**LEAKY, "width": 16, "depth": 4, "init": "rademacher"}, {"init": "gaussian"}),
-    Case("mean-field-tanh", {"activation": "tanh", "width": 128, "depth": 8, "gain": 1.5}, {"gain": 1.7}, 300),
-    Case(
-        "mean-field-tanh",
-        {"activation": "tanh", "width": 96, "depth": 6, "gain": 1.5, "init": "orthogonal", "bias": 0.3},
-        {"bias": 0.6},
-        200,
-    ),
-    Case(
-        "mean-field-tanh",
-        {
-            "kind": "recurrent",
-            "activation": "tanh",
-            "width": 128,
-            "depth": 8,
-            "gain": 1.5,
-            "input_noise": 0.5,
-        },
-        {"input_noise": 0.0},
-        400,
-    ),
     Case("dropout-linear", {**LINEAR, "width": 12, "depth": 5, "gain": 1.1, "dropout": 0.2}, {"dropout": 0.23}),
     Case("dropout-linear", {**LINEAR, **UNEVEN, "gain": 1.1, "dropout": 0.3, "bias": 0.2}, {"gain": 1.14}),
     Case(

@@ -82,8 +82,6 @@ def test_laws_are_named_as_registered_and_exclude_each_other():
         {"gain": 0.0},
         {"output_gradient": "ones", "bias": 0.1},
         {"activation": "leaky_relu", "output_gradient": "ones", "init": "uniform"},
-        {"activation": "linear", "norm": "rms", "width": 1},
-        {"activation": "linear", "init": "orthogonal", "width": 1, "skip": 1.0, "gain": 1.0},
         {"activation": "linear", "init": "orthogonal", "kind": "recurrent", "skip": 1.0},
         {"init": "identity", "bias": 0.1},
         {"activation": "leaky_relu", "init": "identity"},
@@ -93,6 +91,12 @@ def test_laws_are_named_as_registered_and_exclude_each_other():
 )
 def test_chains_without_a_law(fields):
     assert find(Chain(**{"width": 8, "depth": 3, **fields})) is None
+
+
+def test_one_orthogonal_unit_with_a_skip_has_no_law_of_finite_width():
+    """W is a sign: the sum of two signs is no length times a uniform direction."""
+    chain = Chain(activation="linear", init="orthogonal", width=1, depth=3, skip=1.0, gain=1.0)
+    assert all(law_of(chain) is None for law_of in LAWS.values())
 
 
 #: Every field of a chain, away from its default, beside chains that have a law: whether they still have one.

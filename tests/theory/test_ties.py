@@ -35,8 +35,8 @@ def test_narrow_layers_have_as_many_ties_as_stated(width: int, chains: int, low:
 
 
 def test_the_derivative_at_a_tie_is_that_of_the_left_side() -> None:
-    assert ops.relu(0.0) == (0.0, 0.0)
-    assert ops.leaky_relu(0.0, 0.25) == (0.0, 0.25)
+    assert ops.relu(0.0, 1.0) == (0.0, 0.0)
+    assert ops.leaky_relu(0.0, 0.25, 1.0) == (0.0, 0.25)
     zero = np.zeros(1)
     assert activations.get("relu").dphi(zero).tolist() == [0.0]
     assert activations.get("leaky_relu", 0.25).dphi(zero).tolist() == [0.25]
