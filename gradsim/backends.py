@@ -67,7 +67,9 @@ class LocalBackend:
         e = plan.experiment
         with announcing(compiling):
             for chain in _smallest_of_each_kind(e.cells):
-                DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain)).run(0, PREPARED_CHAINS)
+                engine = DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain))
+                # Step by step: a signal is heard between two.
+                engine.run(0, PREPARED_CHAINS, budget=1)
 
     def blocks(
         self, plan: Plan, blocks: Iterable[Block], stop: threading.Event
@@ -151,8 +153,24 @@ def _smallest_of_each_kind(cells: Iterable[Chain]) -> Iterable[Chain]:
 
 def _features(chain: Chain) -> tuple[object, ...]:
     """What decides which kernels a chain needs."""
-    named = (chain.kind, chain.activation, chain.init, chain.norm, chain.norm_position, chain.output_gradient)
-    used = (chain.skip, chain.dropout, chain.clip, chain.clip_value, chain.input_noise, max(chain.biases))
+    named = (
+        chain.kind,
+        chain.activation,
+        chain.init,
+        chain.norm,
+        chain.norm_position,
+        chain.output_gradient,
+        chain.bias_law,
+    )
+    used = (
+        chain.skip,
+        chain.dropout,
+        chain.clip,
+        chain.clip_value,
+        chain.input_noise,
+        max(chain.biases),
+        min(chain.gains),
+    )
     sizes = (chain.batch > 1, chain.probes > 1, min(chain.widths) < PREPARED_WIDTH, max(chain.widths) < PREPARED_WIDTH)
     return (*named, *(value != 0 for value in used), *sizes)
 

@@ -105,7 +105,7 @@ def _check_norm(chain: Chain, given: Mapping[str, Value]) -> None:
     elif chain.norm == "batch":
         if chain.batch <= 2:
             text = f'norm = "batch" with batch = {chain.batch}: over {chain.batch} inputs'
-            raise ExperimentError(f"{text} its gradient is exactly 0; batch is at least 3")
+            raise ExperimentError(f"{text} its gradient is exactly 0{_but_for(chain)}; batch is at least 3")
     else:
         # Under layer norm of two units they are 1 and -1 whatever comes in, under RMS norm one unit is.
         least = 3 if chain.norm == "layer" else 2 if not chain.norm_eps else 1
@@ -116,7 +116,13 @@ def _check_norm(chain: Chain, given: Mapping[str, Value]) -> None:
             if chain.norm == "rms":
                 text += " and norm_eps = 0"
             over = f"over {narrowest} unit{'' if narrowest == 1 else 's'}"
-            raise ExperimentError(f"{text}: {over} its gradient is exactly 0; a normalised width is at least {least}")
+            why = f"{over} its gradient is exactly 0{_but_for(chain)}"
+            raise ExperimentError(f"{text}: {why}; a normalised width is at least {least}")
+
+
+def _but_for(chain: Chain) -> str:
+    """What a gradient of zero leaves out."""
+    return " but for what norm_eps adds" if chain.norm_eps else ""
 
 
 def _check_gradient(chain: Chain) -> None:

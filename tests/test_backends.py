@@ -152,7 +152,7 @@ class TestPreparing:
             def __init__(self, chain, seed, dtype, quantities):
                 prepared.append((chain.kind, chain.width, chain.depth, chain.batch, chain.probes, quantities))
 
-            def run(self, first, count):
+            def run(self, first, count, budget):
                 assert first == 0
 
         monkeypatch.setattr(cpu, "DenseEngine", Recording)

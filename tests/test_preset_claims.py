@@ -163,7 +163,7 @@ def lstm_rate(chain: Chain) -> float:
 
 
 def mean_field_rate(chain: Chain) -> float:
-    return float(log_growth(chain).sum()) / (2 * chain.depth)
+    return float(log_growth(chain)[0].sum()) / (2 * chain.depth)
 
 
 def forward_rate(chain: Chain) -> float:

@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ _CACHE = str(cache_directory())
 
 
 def _heal(dispatcher: Any) -> None:
-    """Make an unreadable cache entry a miss instead of an error."""
+    """Make an unreadable cache entry a miss instead of an error, and one that cannot be written none at all."""
     cache = dispatcher._cache
     load = cache.load_overload
 
@@ -85,6 +85,14 @@ def _heal(dispatcher: Any) -> None:
             return None
 
     cache.load_overload = load_or_forget
+    save = cache.save_overload
+
+    def save_or_go_on(*args: Any) -> None:
+        # A full or unwritable disk: what was compiled serves this process, and the next one compiles again.
+        with suppress(OSError):
+            save(*args)
+
+    cache.save_overload = save_or_go_on
 
 
 def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:

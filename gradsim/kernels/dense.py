@@ -27,7 +27,7 @@ from .layout import (
     STORED,
     TURN,
 )
-from .local_gradient import take_slopes
+from .local_gradient import is_blurred, take_slopes
 from .streams import set_key
 from .walk import LAYER_COST, close, enter, next_units, unit_cost
 from .weight_gradient import note_weight_gradient
@@ -68,7 +68,7 @@ def step_backward(m, cell, chain, out, budget):
         if spec.skip or spec.norm_position == POST:
             begin_step(m, layer)
         log_d = take_slopes(m, cell, chain, layer)
-        ended = math.isnan(log_d) or (log_d == -math.inf and not spec.skip)
+        ended = (math.isnan(log_d) and not is_blurred(m, layer)) or (log_d == -math.inf and not spec.skip)
         if ended:
             close(progress, layer + 1, log_d)
         else:

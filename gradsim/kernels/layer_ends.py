@@ -32,6 +32,9 @@ from .streams import set_key
 from .vectors import LN2, clear, copy, normalise, scale
 from .walk import close, enter
 
+# What is smaller than the gradient by so many binary digits does not count beside it: an error of 1e-3 at the most.
+BLUR_DIGITS = 10
+
 
 @step(VOID, INT)
 def norm_input(m, layer):
@@ -184,6 +187,22 @@ def bound_lost(m, out, layer, log_norm):
     return log_norm
 
 
+@step(REAL, OUT, INT, REAL)
+def bound_blur(m, out, layer, log_norm):
+    """ln ||g_{l-1}||, NaN where the branch's gradient, of which only a bound is known, may be seen beside the carry."""
+    own = m.layers[layer]
+    bound = own.blur
+    if m.spec.norm_position != PRE:
+        # No matrix stretches a vector by more than about this, as a rule far less.
+        stretch = 2.0 * own.mantissa * math.sqrt(max(own.width, m.layers[layer - 1].width))
+        bound += math.log(stretch) + own.exponent * LN2
+    if bound > log_norm - BLUR_DIGITS * LN2:
+        log_norm = math.nan
+        out[GRAD, m.progress.chain, layer - 1] = math.nan
+        out[GRAD_MAX, m.progress.chain, layer - 1] = math.nan
+    return log_norm
+
+
 @part
 def end_backward(m, out, layer):
     """From W^T d to g_{l-1}: scale, norm and carry; then the next layer, or the end."""
@@ -201,6 +220,8 @@ def end_backward(m, out, layer):
         log_norm = links.record_gradient(m, spec, layers, progress, g, out, layer - 1)
     if spec.unmixed:
         log_norm = bound_lost(m, out, layer, log_norm)
+    if spec.forgives and layers[layer].blur > -math.inf:
+        log_norm = bound_blur(m, out, layer, log_norm)
     if layer == 1 or not math.isfinite(log_norm):
         close(progress, layer, log_norm)
     else:

@@ -72,6 +72,7 @@ SPEC = np.dtype(
         ("kept_last", np.int64),
         ("lone_input", np.int64),  # dLoss/dh_0 is zero
         ("weights_cancel", np.int64),  # dLoss/dW_l may be
+        ("forgives", np.int64),  # a gradient that cancelled in a norm has a carry beside it
         ("drops", np.int64),
         ("threshold", np.int64),  # a unit whose word is below it is dropped
         ("init", np.int64),
@@ -107,6 +108,7 @@ LAYER = np.dtype(
         ("log_input", np.float64),
         ("step_exponent", np.int64),
         ("norm_exponent", np.int64),
+        ("blur", np.float64),  # ln of a bound on a gradient that cancelled in a norm, where a carry may outweigh it
     ],
     align=True,
 )
@@ -194,6 +196,7 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     spec.norm_position = POSITION_CODES[chain.norm_position] if spec.norm else NOWHERE
     spec.passed, spec.passed_last, spec.kept_rule, spec.kept_last = rules(chain)
     spec.lone_input, spec.weights_cancel = input_is_lone(chain), weights_can_cancel(chain)
+    spec.forgives = spec.skip and spec.carry > 0 and spec.norm_position in (BEFORE, AFTER, PRE) and spec.probes == 1
     spec.drops, spec.threshold = chain.dropout > 0, math.floor(chain.dropout * 2.0**32)
     spec.kept = 1.0 / (1.0 - chain.dropout)
     spec.log_clip = math.log(chain.clip) if chain.clip > 0 else math.inf

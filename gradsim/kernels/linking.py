@@ -121,14 +121,24 @@ def _fill_in(entries: NDArray[np.int64], dtype: str, index: int) -> None:
 
     Called from compiled code, which cannot go on without it: what cannot be compiled ends the process.
     """
+    link = _links[index - 1]
     while not entries[index]:
         try:
-            entries[index] = _address(_links[index - 1], REALS[dtype])
-        except KeyboardInterrupt as interruption:
+            entries[index] = _address(link, REALS[dtype])
+        except Exception as error:
+            _end(link, error)
+        except BaseException as interruption:
             _held.interruption = interruption
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+
+
+def _end(link: _Link, error: Exception) -> None:
+    """End the process: one line that says why, and where with GRADSIM_DEBUG=1."""
+    if os.environ.get("GRADSIM_DEBUG") == "1":
+        traceback.print_exc()
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    text = f"gradsim: cannot compile {link.kernel.py_func.__name__}: {said}; GRADSIM_DEBUG=1 shows where\n"
+    os.write(2, text.encode())
+    os._exit(1)
 
 
 def _address(link: _Link, real: Any) -> int:

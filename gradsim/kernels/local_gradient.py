@@ -111,6 +111,13 @@ def undo_branch(m, cell, chain, layer):
     progress.g_exponent, _, _ = normalise(d, size, progress.g_exponent)
 
 
+@part
+def is_blurred(m, layer):
+    """Whether d_l is zero because it cancelled in a norm behind or before phi, the law's value unknown."""
+    inside = m.spec.norm_position in (BEFORE, AFTER)
+    return m.spec.forgives != 0 and inside and m.layers[layer].blur > -math.inf
+
+
 @step(REAL, FLAG, INT)
 def measure(m, from_branch, layer):
     """Back from phi'(z_l) times what came to it through a norm before phi; returns ln ||d_l||, d_l normalised.
@@ -137,7 +144,7 @@ def measure(m, from_branch, layer):
     if spec.norm_position == BEFORE:
         undo_norm(m, d, layer)
         progress.g_exponent, _, log_norm = normalise(d, size, progress.g_exponent)
-    return math.nan if left else log_norm
+    return math.nan if left or is_blurred(m, layer) else log_norm
 
 
 @step(VOID, INT)

@@ -18,7 +18,7 @@ from .compiling import kernel, part, reduction
 from .layout import AFTER, BATCH_NORM, BEFORE, PRE, RMS_NORM
 from .lone import COLUMN, LAYER, UNIT, WHOLE_UNIT
 from .ops import ERF
-from .vectors import DIGITS_32, DIGITS_64, NOTHING, exceeds, sum_of_squares
+from .vectors import DIGITS_32, DIGITS_64, LN2, NOTHING, clear, exceeds, sum_of_squares
 
 # A spread of fewer digits than so many beside its mean is rounding.
 SPREAD_DIGITS = 7
@@ -221,7 +221,8 @@ def silence_parallel(d, n, columns, by_row, centred, kept):
 def norm_backward(spec, layer, d, n, e, kept, inverse, moments):
     """d 2^e <- the gradient at the input of `norm_forward`; returns the new exponent.
 
-    Where no digits are left of it, it is NaN: what is zero in the law has to be zero before (see `lone`).
+    Where no digits are left of it, it is NaN: what is zero in the law has to be zero before (see `lone`). Beside a
+    carry that may outweigh it, it is taken as zero, and `layer.blur` bounds it.
     """
     keep_out_of_line()
     if spec.norm_eps == 0.0 and spec.probes == 1:
@@ -232,8 +233,13 @@ def norm_backward(spec, layer, d, n, e, kept, inverse, moments):
         taken = column_backward(d, n, spec.columns, spec.norm != RMS_NORM, spec.batch == 1, kept, inverse, moments)
     least = smallest_part(d.itemsize, GRADIENT_DIGITS) * math.sqrt(taken)
     size = n * spec.columns
+    layer.blur = -math.inf
     if not exceeds(d, size, least) and sum_of_squares(d, size) < least * least:
-        d[0] = math.nan
+        if spec.forgives:
+            layer.blur = math.log(least) + (e - layer.norm_exponent) * LN2
+            clear(d, 0)
+        else:
+            d[0] = math.nan
     return e - layer.norm_exponent
 
 

@@ -15,7 +15,7 @@ VECTORS = 9  # working vectors beside the steps below
 OUTER_ROWS = 16  # time steps whose outer products are added in one sweep over a tied weight gradient
 SQUARES = 3  # working matrices of a tied chain
 SLAB_ENTRIES = 2**18  # weights drawn at a time where several columns share them: they stay in the second-level cache
-LAYER_BYTES = 64  # a record of `layout.LAYER`
+LAYER_BYTES = 72  # a record of `layout.LAYER`
 
 
 class Shapes(NamedTuple):

@@ -112,7 +112,7 @@ def add_step(m, layer):
 def total_norm(m, layer):
     """ln of the Frobenius norm of all steps, the last of which is `layer`.
 
-    Of batch norm, where each step's columns can cancel: zero where rounding is all that is left.
+    Of batch norm, where each step's columns can cancel: NaN where rounding is all that is left, zero for one unit.
     """
     progress = m.progress
     if progress.pending > 0:
@@ -124,6 +124,8 @@ def total_norm(m, layer):
     log_norm = 0.5 * math.log(total) + progress.outer_exponent * LN2 if total > 0 else -math.inf
     if m.spec.weights_cancel:
         least = math.log(smallest_part(outer.itemsize, CANCELLED_DIGITS))
-        if len(outer) == 1 or log_norm < progress.largest_step + least:
+        if len(outer) == 1:
             log_norm = -math.inf
+        elif -math.inf < log_norm < progress.largest_step + least:
+            log_norm = math.nan
     return log_norm

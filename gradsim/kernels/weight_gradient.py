@@ -37,11 +37,25 @@ def square_of_product(d, n, x, m, columns):
 
 
 @kernel
+def varying(x, m, columns):
+    """How many of the m rows of x are not the same in all columns."""
+    keep_out_of_line()
+    count = 0
+    for j in range(m):
+        same = True
+        for b in range(1, columns):
+            same = same and x[j * columns + b] == x[j * columns]
+        count += not same
+    return count
+
+
+@kernel
 def _log_product_norm(d, n, x, m, columns, grams, cancels):
     """ln of the Frobenius norm of D X^T, D n x columns and X m x columns.
 
     Gram matrices give its square: where that has few digits left, they are looked for one by one. Where there are
-    none it is zero if the law has such zeros (`cancels`), else NaN.
+    none it is zero if the law says so: under batch norm (`cancels`), where one entry of x alone differs from column to
+    column. Else it is NaN.
     """
     keep_out_of_line()
     first, second = grams[0], grams[1]
@@ -64,7 +78,7 @@ def _log_product_norm(d, n, x, m, columns, grams, cancels):
         least = smallest_part(d.itemsize, CANCELLED_DIGITS)
     if total > left * right * least * least and not (cancels and m == 1):
         return 0.5 * math.log(total)
-    return -math.inf if cancels else math.nan
+    return -math.inf if total == 0.0 or (cancels and varying(x, m, columns) <= 1) else math.nan
 
 
 log_product_norm = linked(_log_product_norm, REAL, lambda r: (vector(r), INT, vector(r), INT, INT, matrix(r), INT))
@@ -89,4 +103,4 @@ def note_weight_gradient(m, out, layer, log_d):
         elif spec.batch > 1:
             value = log_product_norm(m, d, n, m.states[layer - 1], below, spec.batch, m.grams, spec.weights_cancel)
             value += (progress.g_exponent + own.input_exponent) * LN2
-        out[WEIGHT_GRAD, progress.chain, layer - 1] = value + progress.g_offset
+        out[WEIGHT_GRAD, progress.chain, layer - 1] = math.nan if math.isnan(log_d) else value + progress.g_offset
