@@ -49,9 +49,9 @@ CASES = [
     ("identity-relu", {"width": 12, "depth": 20, "init": "identity", "gain": 1.1}, 8000),
     ("recurrent-gaussian-linear", {**RECURRENT, "width": 16, "depth": 3, "gain": 1.0, "input_noise": 0.2}, 60_000),
     ("recurrent-orthogonal-linear", {**RECURRENT, "width": 12, "depth": 30, "gain": 1.1, "init": "orthogonal"}, 50),
-    ("mean-field-tanh", {"activation": "tanh", "width": 128, "depth": 12, "gain": 1.5}, 600),
+    ("mean-field", {"activation": "tanh", "width": 128, "depth": 12, "gain": 1.5}, 600),
     (
-        "mean-field-tanh",
+        "mean-field",
         {"kind": "recurrent", "activation": "tanh", "width": 128, "depth": 8, "gain": 1.5, "input_noise": 0.5},
         600,
     ),

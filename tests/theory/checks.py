@@ -70,3 +70,17 @@ def within_leading_order(logs, law, gaussian):
         abs(sample.mean() - law.mean[0]) < mean_error + 0.15 * correction
         and abs(sample.var() - law.var[0]) < variance_error + 0.3 * correction
     )
+
+
+def within_mean_field(logs, law, width):
+    """Whether ln E||g_0||^2 lies within 5 errors and L/(2 n), and the mean of ln||g_0|| at most (3/2) L/n
+    below it.
+    """
+    depth = logs.shape[1] - 1
+    squared = np.exp(2.0 * logs[:, 0] - law.log_second_moment[0])
+    error = 5 * squared.std() / math.sqrt(len(squared)) / squared.mean()
+    below = law.mean[0] - logs[:, 0].mean()
+    noise = 5 * logs[:, 0].std() / math.sqrt(len(logs))
+    return bool(
+        abs(math.log(squared.mean())) < error + 0.5 * depth / width and -noise < below < 1.5 * depth / width + noise
+    )
