@@ -25,6 +25,8 @@ __all__ = ["EVENTS", "FORMATS", "Crossing", "Format", "crossings"]
 _QUANTITY = "log_grad_max"
 _CHAINS_AT_ONCE = 1024
 _EARLY, _LATE = 0.05, 0.95
+#: A rate below it is a rate of zero, computed.
+ROUNDING = 1e-9
 
 Bools = npt.NDArray[np.bool_]
 
@@ -209,7 +211,7 @@ def _theory(law: Law | None, expected: npt.NDArray[np.float64] | None, event: st
         return int(passed.argmax())
     rate = law.rate if event == "overflow" else -law.rate
     distance = abs(threshold - float(backward[-1]))
-    return len(backward) - 1 + math.floor(distance / rate) + 1 if rate > 0.0 else None
+    return len(backward) - 1 + math.floor(distance / rate) + 1 if rate > ROUNDING else None
 
 
 def _expected_log_max(law: Law, chain: Chain) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ from gradsim.theory.law import (
     Increment,
     Law,
     Layers,
+    adds_nothing,
     draws_fresh_weights,
     is_uniform,
     squared_gains,
@@ -71,7 +72,7 @@ def beside(chain: Chain, law: Law | None) -> list[Beside]:
         That of ln||g_l||.
     """
     rows = []
-    if _is_plain(chain) and not chain.biases.any():
+    if _is_plain(chain) and adds_nothing(chain):
         rows.append(_activations(chain))
         if law is not None and law.layers is not None:
             rows.append(_weight_gradients(chain, law))

@@ -285,6 +285,11 @@ def is_uniform(chain: Chain) -> bool:
     return len(set(chain.widths)) == 1 and len(set(chain.gains.tolist())) == 1
 
 
+def adds_nothing(chain: Chain) -> bool:
+    """Whether pre-activations are W h alone: no bias, no noise."""
+    return not chain.biases.any() and chain.input_noise == 0.0
+
+
 def draws_fresh_weights(chain: Chain) -> bool:
     """Whether no weight is used twice: feedforward, or a recurrent chain of one step."""
     return not chain.tied or chain.depth == 1

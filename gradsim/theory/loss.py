@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from gradsim.chain import Chain
-from gradsim.theory.law import EXACT, Law, draws_fresh_weights, log_start, squared_gains
+from gradsim.theory.law import EXACT, Law, adds_nothing, draws_fresh_weights, log_start, squared_gains
 from gradsim.theory.relu import deaths
 from gradsim.theory.special import FloatArray, LogLeakyFraction
 
@@ -99,7 +99,7 @@ def _law(chain: Chain, name: str, log_second: FloatArray, dead: FloatArray) -> L
 
 def _applies(chain: Chain) -> bool:
     plain = chain.activation in ("linear", "relu", "leaky_relu") and chain.init == "gaussian"
-    return plain and draws_fresh_weights(chain) and not chain.biases.any()
+    return plain and draws_fresh_weights(chain) and adds_nothing(chain)
 
 
 def _slope(chain: Chain) -> float:

@@ -18,7 +18,7 @@ import math
 from dataclasses import replace
 
 from gradsim.chain import Chain
-from gradsim.theory.law import Increment, Law, draws_fresh_weights, is_uniform, law_of_layers
+from gradsim.theory.law import Increment, Law, adds_nothing, draws_fresh_weights, is_uniform, law_of_layers
 from gradsim.theory.parts import LogResidualNorm, Reciprocal
 from gradsim.theory.special import LogBeta, LogChiSquared, Part
 
@@ -51,7 +51,7 @@ def rms_post_linear(chain: Chain) -> Law | None:
     plain = chain.activation == "linear" and chain.init == "gaussian" and draws_fresh_weights(chain)
     position = chain.norm == "rms" and chain.norm_position == "post" and not chain.norm_eps
     n = chain.widths[0]
-    if not (plain and position and chain.skip_factor > 0.0 and not chain.biases.any() and n > 1):
+    if not (plain and position and chain.skip_factor > 0.0 and adds_nothing(chain) and n > 1):
         return None
     ratios = [n * chain.carry**2 / (2.0 * (chain.skip_factor * gain) ** 2) for gain in chain.gains.tolist()]
     # One part for all layers that are alike: it keeps what it has computed.
@@ -113,4 +113,4 @@ def _is_linear(chain: Chain, norm: str) -> bool:
     """Whether the chain is linear with this norm on W h, and has nothing else."""
     plain = chain.activation == "linear" and chain.init in ("gaussian", "orthogonal") and draws_fresh_weights(chain)
     position = chain.norm == norm and chain.norm_position in ("before", "after") and not chain.norm_eps
-    return plain and position and not chain.skip_factor and not chain.biases.any()
+    return plain and position and not chain.skip_factor and adds_nothing(chain)

@@ -99,6 +99,23 @@ def test_one_orthogonal_unit_with_a_skip_has_no_law_of_finite_width():
     assert all(law_of(chain) is None for law_of in LAWS.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("rms-linear", {"norm": "rms"}),
+        ("layer-linear", {"norm": "layer"}),
+        ("loss-rectifier", {"output_gradient": "loss"}),
+        ("ones-rectifier", {"activation": "relu", "output_gradient": "ones"}),
+    ],
+)
+def test_noise_is_seen_where_a_bias_is(name, fields):
+    """One step of a recurrent chain has fresh weights: what else it adds to W h still counts."""
+    chain = Chain(**({"kind": "recurrent", "activation": "linear", "depth": 1, "width": 8, "gain": 1.0} | fields))
+    assert LAWS[name](chain) is not None
+    assert LAWS[name](chain.replace(input_noise=1.0)) is None
+    assert LAWS[name](chain.replace(bias=1.0)) is None
+
+
 #: Every field of a chain, away from its default, beside chains that have a law: whether they still have one.
 AWAY = [
     ({"kind": "recurrent"}, True),
