@@ -77,6 +77,14 @@ MORE = (
     ({"kind": "lstm", "width": 4, "depth": 5, "gain": 1.5, "probes": 4}, 0),
     ({"kind": "gru", "width": 4, "depth": 5, "gain": 1.5, "probes": 4}, 0),
     ({"activation": "erf", "width": 5, "depth": 3, "norm": "batch", "skip": "rsqrt-depth", "dropout": 0.3}, 0),
+    *(
+        (
+            {"activation": name, "width": 4, "depth": 3, "gain": "critical", "kind": "feedforward", "init": "gaussian"}
+            | {"norm": "none", "output_gradient": "random"},
+            0,
+        )
+        for name in ("sigmoid", "gelu", "silu")
+    ),
 )
 
 
