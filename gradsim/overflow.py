@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import integrate
 from scipy import special as sp
 
 from gradsim.chain import Chain
@@ -234,6 +233,8 @@ def log_largest_entry(n: int) -> float:
 
     def log_quantile(p: float) -> float:
         return math.log(-float(sp.ndtri(-math.expm1(math.log(p) / n) / 2.0)))
+
+    from scipy import integrate  # here: few runs need it, and it loads slowly
 
     largest = float(integrate.quad(log_quantile, 0.0, 1.0, limit=200)[0])
     return largest - (float(sp.digamma(n / 2.0)) + math.log(2.0)) / 2.0

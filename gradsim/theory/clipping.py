@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, interpolate
+from scipy import fft
 
 from gradsim.theory.inversion import Sum
 from gradsim.theory.law import EXACT, Law, Layers
@@ -134,6 +134,8 @@ class Distances:
         """P(D >= d), NaN at NaN."""
         if self.fixed > 0.0 or not self.density.any():
             return np.where(np.isnan(d), np.nan, np.where(d <= self.fixed, 1.0, 0.0))
+        from scipy import interpolate  # here: few runs need it, and it loads slowly
+
         spline = interpolate.make_interp_spline(self.grid, self.density, k=7).antiderivative()
         inside = np.clip(np.nan_to_num(d, nan=0.0), 0.0, self.grid[-1])
         tail = np.clip(spline(self.grid[-1]) - spline(inside), 0.0, 1.0)

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from gradsim.chain import Chain
 from gradsim.theory.law import EXACT, Increment, Law, law_of_layers, log_start
@@ -74,6 +73,8 @@ def log_moment_ratios(width: int, steps: int, branch: float = 1.0) -> FloatArray
     """
     moments = _moments(width)
     j = np.arange(len(moments))
+    from scipy import stats  # here: few runs need it, and it loads slowly
+
     chosen = [stats.binom.pmf(j, k, branch) for k in range(steps + 1)]
     return np.array([math.log(weights @ moments @ weights) for weights in chosen])
 
