@@ -5,6 +5,7 @@ It is read and checked against the cells here; `gradsim.claim_verdict` judges it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,6 +30,12 @@ _RATELESS: Final = {
     "lyapunov": "its columns are exponents, not layers",
     "log_cell_grad_norm": "it is -inf at the last step",
 }
+#: Quantities that are -inf where the backpropagated gradient is zero.
+_GRADIENTS: Final = ("log_grad_norm", "log_grad_max")
+#: Chains without which a mean has no standard error.
+_FEWEST: Final = 2
+#: Relative difference below which a number is the one that a name stands for.
+_ALIKE: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Expectation:
         The layer (of log_weight_grad_norm the weight matrix, of lyapunov the exponent), "all" of them each for
         itself, or "rate": the growth per layer going backward, between the last layer and the first.
     cells : dict
-        Values of chain fields: it is about the cells that have all of them.
+        Values of chain fields: it is about the cells that have all of them. A gain, bias or skip that goes by a name
+        is also found by the number the name stands for.
     op : str
         "<", ">" or "within".
     value : float or tuple of float
@@ -61,7 +69,7 @@ class Expectation:
 
     def selects(self, chain: Chain) -> bool:
         """Whether it is about this chain."""
-        return all(chain.applies(name) and getattr(chain, name) == value for name, value in self.cells.items())
+        return all(chain.applies(name) and _has(chain, name, value) for name, value in self.cells.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The table ``[[expect]]`` of an experiment file."""
@@ -104,8 +112,8 @@ def read_claim(document: Mapping[str, Any]) -> Claim | None:
     return Claim(text, tuple(expectations))
 
 
-def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str]) -> None:
-    """Refuse a claim about cells, layers or quantities that an experiment does not have.
+def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str], chains: int, stored: int) -> None:
+    """Refuse a claim about cells, layers or quantities that an experiment does not have, or that it cannot decide.
 
     Parameters
     ----------
@@ -113,6 +121,13 @@ def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str]) -
     cells : sequence of Chain
     recorded : sequence of str
         The experiment's quantities.
+    chains, stored : int
+        How many are simulated in a cell, and how many of their trajectories are kept.
+
+    Raises
+    ------
+    ExperimentError
+        Naming the expectation, and its control where only that cannot be judged.
     """
     for number, expectation in enumerate(claim.expectations, start=1):
         with naming(f"expect {number}"):
@@ -120,6 +135,7 @@ def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str]) -
             if not selected:
                 wanted = ", ".join(f"{name} = {show(value)}" for name, value in expectation.cells.items())
                 raise ExperimentError(f"cells: no cell of the experiment has {wanted}")
+            _check_sample(expectation, chains, stored)
             for chain in selected:
                 _check_cell(expectation, chain, recorded)
             with naming("control"):
@@ -134,9 +150,14 @@ def controlled(expectation: Expectation, cells: Sequence[Chain]) -> list[Chain]:
 
 
 def columns_of(quantity: str, chain: Chain) -> range:
-    """Return how the columns of a quantity are numbered: layers and exponents from 0, weight matrices from 1."""
+    """Return how the columns of a quantity are numbered: layers and exponents from 0, weight matrices from 1.
+
+    The cell's gradient at the last step, which is always zero, is not among them.
+    """
     if quantity == "log_weight_grad_norm":
         return range(1, 2 if chain.tied else chain.depth + 1)
+    if quantity == "log_cell_grad_norm":
+        return range(chain.depth)
     return range(chain.probes if quantity == "lyapunov" else chain.depth + 1)
 
 
@@ -176,8 +197,35 @@ def _read_fields(key: str, raw: object) -> dict[str, Value]:
     return {name: ALIASES.get(value, value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
+def _has(chain: Chain, name: str, value: Value) -> bool:
+    """Whether a field was written so, or under a name that stands for this number."""
+    written = getattr(chain, name)
+    if written == value:
+        return True
+    named = written is None or isinstance(written, str)
+    return named and not isinstance(value, str) and _alike(chain.fields()[name], value)
+
+
+def _alike(found: object, wanted: object) -> bool:
+    """Whether two values, or lists of values layer by layer, are equal up to the last digits of numbers."""
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(_alike, found, wanted))
+    if isinstance(found, int | float) and isinstance(wanted, int | float):
+        return math.isclose(found, wanted, rel_tol=_ALIKE)
+    return found == wanted
+
+
+def _check_sample(expectation: Expectation, chains: int, stored: int) -> None:
+    """Refuse a sample that gives no standard error, whatever is drawn."""
+    if chains < _FEWEST:
+        raise ExperimentError(f"chains = {chains}: a mean without an error decides nothing; give chains >= {_FEWEST}")
+    if expectation.layer == "rate" and stored < _FEWEST:
+        text = 'layer = "rate" is taken from the chains that are kept'
+        raise ExperimentError(f"keep = {stored}: {text}; give keep >= {_FEWEST}")
+
+
 def _check_cell(expectation: Expectation, chain: Chain, recorded: Sequence[str]) -> None:
-    """Refuse a cell that does not have the quantity or the layer."""
+    """Refuse a cell that does not have the quantity or the layer, or in which no chain will be alive there."""
     quantity, layer = expectation.quantity, expectation.layer
     if quantity not in recorded or quantity not in chain.quantities:
         raise ExperimentError(f"{quantity} is not recorded in {chain!r}")
@@ -187,15 +235,36 @@ def _check_cell(expectation: Expectation, chain: Chain, recorded: Sequence[str])
     if isinstance(layer, int) and layer not in columns:
         text = f"layer = {layer}: {quantity} of {chain!r} has {columns[0]} to {columns[-1]}"
         raise ExperimentError(text)
+    if quantity in _GRADIENTS and layer != chain.depth and _passes_nothing(chain):
+        text = f"gain = 0: in {chain!r} every gradient below the last layer is zero"
+        raise ExperimentError(f"{text}, so that {quantity} has no mean")
+
+
+def _passes_nothing(chain: Chain) -> bool:
+    """Whether no gradient comes through a layer: weights of zero, and no way around them."""
+    around = chain.kind == "gru" or (chain.skip != 0 and chain.carry != 0)
+    return chain.gain == 0 and not around
 
 
 def _controlled(expectation: Expectation, chain: Chain) -> Chain:
-    """Return a chain with the control's fields; one that changes nothing is refused."""
+    """Return a chain with the control's fields; one that changes nothing, or no more than a name, is refused."""
     changes: dict[str, Any] = dict(expectation.control)
     changed = chain.replace(**changes)
     if changed == chain:
         raise ExperimentError(f"it changes nothing in {chain!r}")
+    if _same_law(changed, chain):
+        raise ExperimentError(f"it only says in other words what {chain!r} has already")
     return changed
+
+
+def _same_law(first: Chain, second: Chain) -> bool:
+    """Whether two chains differ in the names of their numbers alone."""
+    one, other = (
+        {name: value for name, value in chain.fields().items() if not name.endswith("_name")}
+        for chain in (first, second)
+    )
+    same_fields = one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
+    return same_fields and first.bias_law == second.bias_law
 
 
 def _check_layer(value: object) -> Value:

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -31,6 +31,8 @@ _OPEN_ALREADY: Final = ("/dev/stdin", "/dev/fd/")
 
 _SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
 _CLAIM_KEYS: Final = ("claim", "expect")
+#: Settings on which it depends whether a claim can be judged.
+_JUDGED_BY: Final = ("chains", "record", "quantities", "keep")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -62,6 +64,8 @@ class Experiment:
         The tables, ranges written out; a list is an axis.
     claim : Claim or None
         The sentence and its expectations.
+    unjudged : str
+        Why the document's claim was left out: what overrides changed; "" where it was not, or there is none.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class Experiment:
     tables: tuple[Table, ...]
     cells: tuple[Chain, ...]
     claim: Claim | None
+    unjudged: str
 
     def __init__(
         self,
@@ -134,7 +139,8 @@ class Experiment:
             Keys title, claim, seed, chains, chain, run and expect, as in a file.
         overrides : mapping, optional
             Chain fields and settings that replace those of the document: values, lists, or the text of flags.
-            A chain field is replaced in every table, and axes from here follow the table's own.
+            A chain field is replaced in every table, and axes from here follow the table's own. A claim about
+            the document's chains is left out where they make other chains, or too few to judge it: see `unjudged`.
         source : str
             The file's name, for messages.
         """
@@ -264,14 +270,15 @@ class Experiment:
             given = _read_settings(document) | setting_overrides
             raw_tables = _raw_tables(document)
             claim = read_claim(document)
-        tables = []
+        tables, written = [], []
         for number, raw in enumerate(raw_tables, start=1):
             place = "chain" if len(raw_tables) == 1 else f"chain {number}"
             with naming(source, place):
                 fields = json.loads(raw.canonical()) if isinstance(raw, Chain) else raw
                 if not isinstance(fields, Mapping):
                     raise ExperimentError(f"{show(raw)} is not a table of chain fields")
-                tables.append((place, override(read_table(fields), table_overrides)))
+                written.append(read_table(fields))
+                tables.append((place, override(written[-1], table_overrides)))
         count = sum(count_cells(table) for _, table in tables)
         if count > MAX_CELLS:
             with naming(source):
@@ -279,14 +286,55 @@ class Experiment:
         cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
         with naming(source, "run"):
             settings = SETTING_DEFAULTS | given | {"quantities": _recorded(given.get("quantities"), cells)}
+        self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
         with naming(source):
-            _check_claim(claim, cells, cast("tuple[str, ...]", settings["quantities"]), table_overrides)
-        self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells), claim=claim)
+            unjudged = self._unjudged(claim, written, table_overrides, setting_overrides)
+        self.__dict__.update(claim=None if unjudged else claim, unjudged=unjudged)
         size = len(self.to_json().encode())
         if size > MAX_JSON_BYTES:
             with naming(source):
                 text = f"the experiment written out takes {size} bytes: at most {MAX_JSON_BYTES} fit into a file"
                 raise ExperimentError(f"{text}; split it, or use fewer tables and shorter axes")
+
+    def _unjudged(
+        self, claim: Claim | None, written: Sequence[Table], fields: Table, settings: Mapping[str, Value]
+    ) -> str:
+        """Why overrides leave a claim without the experiment it is about; a document's own faults are refused.
+
+        Parameters
+        ----------
+        claim : Claim or None
+        written : sequence of dict
+            The tables before the overrides.
+        fields, settings : mapping
+            The overrides.
+        """
+        if claim is None:
+            return ""
+        if fields and _cells_of(written) != self.cells:
+            return f"its experiment was changed by {_flags(fields)}"
+        kept = self.chains if self.record == "trajectories" else min(self.keep, self.chains)
+        try:
+            check_cells(claim, self.cells, self.quantities, self.chains, kept)
+        except ExperimentError as error:
+            changed = [name for name in settings if name in _JUDGED_BY]
+            if not changed:
+                raise
+            return f"its experiment was changed by {_flags(changed)}: {error}"
+        return ""
+
+
+def _cells_of(tables: Sequence[Table]) -> tuple[Chain, ...]:
+    """The chains of tables as a document writes them; none where they are not chains without what replaces them."""
+    try:
+        return tuple(chain for table in tables for chain in _make_cells(table, "", ""))
+    except ExperimentError:
+        return ()
+
+
+def _flags(names: Iterable[str]) -> str:
+    """Overrides, as the command line names them."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _read(path: str | PathLike[str]) -> str:
@@ -381,18 +429,6 @@ def _make_cells(table: Table, source: str, place: str) -> list[Chain]:
             with naming(source, f"{place} at {where}" if where else place):
                 raise ExperimentError(str(error)) from None
     return chains
-
-
-def _check_claim(claim: Claim | None, cells: Sequence[Chain], recorded: Sequence[str], overrides: Table) -> None:
-    """Refuse a claim about what the experiment does not have, and say so where that comes of overrides."""
-    if claim is None:
-        return
-    try:
-        check_cells(claim, cells, recorded)
-    except ExperimentError as error:
-        changed = ", ".join(overrides)
-        because = f"; the claim is not about chains with another {changed}: change a copy" if changed else ""
-        raise ExperimentError(f"{error}{because}") from None
 
 
 def _recorded(asked: Value | None, cells: Sequence[Chain]) -> tuple[str, ...]:

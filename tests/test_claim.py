@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gradsim.chain import Chain
 from gradsim.claim import Expectation
+from gradsim.criticality import critical_gain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.runner import simulate
 
 CLAIM = """
 claim = "Weights decide"
@@ -77,6 +81,40 @@ def test_it_selects_the_cells_that_have_all_values() -> None:
     assert not dataclasses.replace(first, cells={"norm_eps": 0.0}).selects(Chain())
 
 
+@pytest.mark.parametrize(
+    ("chain", "cells"),
+    [
+        ({"gain": "critical"}, {"gain": "critical"}),
+        ({"gain": "critical"}, {"gain": 1.4142135623730951}),
+        ({"gain": "critical"}, {"gain": 1.4142135}),
+        ({"gain": "critical"}, {"bias": 0}),
+        ({"gain": "critical", "activation": "gelu"}, {"bias": critical_gain("gelu")[1]}),
+        ({"gain": "kaiming"}, {"gain": "he"}),
+        ({"gain": "torch"}, {"gain": 3**-0.5}),
+        ({"gain": "torch", "width": 3}, {"bias": 1 / 3}),
+        ({"skip": "inv-depth", "depth": 4}, {"skip": 0.25}),
+    ],
+)
+def test_a_field_that_goes_by_a_name_is_found_by_the_name_and_by_the_number(
+    chain: dict[str, Any], cells: dict[str, Any]
+) -> None:
+    expect = {"quantity": "log_grad_norm", "layer": 0, "op": "<", "value": 1.0, "cells": cells}
+    experiment = Experiment(chain={"width": 4, "depth": 3} | chain, claim="c", expect=[expect])
+    (name,) = cells
+    wrong = {"gain": "lecun"} if cells[name] == "critical" or name == "gain" else {name: 0.3}
+    with pytest.raises(ExperimentError, match="no cell of the experiment has"):
+        Experiment(chain=experiment.cells[0], claim="c", expect=[expect | {"cells": wrong}])
+
+
+def test_a_number_is_not_found_by_a_name_nor_where_layers_differ() -> None:
+    (expectation,) = claiming(cells=None, layer="rate").claim.expectations  # type: ignore[union-attr]
+    named = dataclasses.replace(expectation, cells={"gain": "critical"})
+    assert not named.selects(Chain(gain=2**0.5))
+    one = dataclasses.replace(expectation, cells={"gain": 1.0})
+    assert not one.selects(Chain(profile=(4, 8, 4), gain="glorot"))
+    assert one.selects(Chain(gain="glorot"))
+
+
 def test_it_goes_through_json_and_leaves_the_hash_alone() -> None:
     experiment = Experiment.from_text(CLAIM)
     again = Experiment.from_json(experiment.to_json())
@@ -135,6 +173,9 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"quantity": "lyapunov", "layer": "rate"}, ["rate", "exponents"]),
     ({"quantity": "log_cell_grad_norm", "layer": "rate"}, ["rate", "last step"]),
     ({"quantity": "lyapunov"}, ["lyapunov is not recorded"]),
+    ({"control": {"gain": 2**0.5}}, ["control", "only says in other words"]),
+    ({"control": {"gain": "critical"}}, ["control", "only says in other words"]),
+    ({"control": {"gain": 0}}, ["control", "gain = 0", "log_grad_norm has no mean"]),
     ({"cells": {"widht": 4}}, ["cells", "widht", 'did you mean "width"']),
     ({"cells": {"width": [4]}}, ["cells", "width = [4]"]),
     ({"cells": {"width": 5}}, ["cells", "no cell of the experiment has width = 5"]),
@@ -181,12 +222,120 @@ def test_a_bad_claim_is_refused(text: str, words: str) -> None:
         Experiment.from_text(text)
 
 
-def test_the_command_line_says_so_on_one_line(call: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "layer", "words"),
+    [
+        ({"chains": 1}, 0, "expect 1: chains = 1: a mean without an error decides nothing; give chains >= 2"),
+        ({"chains": 1}, "rate", "expect 1: chains = 1"),
+        ({"chains": 9, "record": "summary", "keep": 1}, "rate", "expect 1: keep = 1: .* give keep >= 2"),
+    ],
+)
+def test_a_sample_without_an_error_is_refused(settings: dict[str, Any], layer: Any, words: str) -> None:
+    expect = {"quantity": "log_grad_norm", "layer": layer, "op": "<", "value": 1.0}
+    chain = {"width": 4, "depth": 3}
+    with pytest.raises(ExperimentError, match=words):
+        Experiment(chain=chain, claim="c", expect=[expect], **settings)
+    enough = {name: 2 if value == 1 else value for name, value in settings.items()}
+    assert Experiment(chain=chain, claim="c", expect=[expect], **enough).claim is not None
+    # At a layer all chains count, kept or not.
+    if "keep" in settings:
+        assert Experiment(chain=chain, claim="c", expect=[expect | {"layer": 0}], **settings).claim is not None
+
+
+def test_a_cells_gradient_is_not_expected_at_the_last_step() -> None:
+    expect = {"quantity": "log_cell_grad_norm", "layer": 3, "op": "<", "value": 1.0}
+    chain = {"kind": "lstm", "width": 4, "depth": 3}
+    with pytest.raises(ExperimentError, match=r"layer = 3: log_cell_grad_norm .* has 0 to 2"):
+        Experiment(chain=chain, claim="c", expect=[expect])
+    for layer in (2, "all"):
+        assert Experiment(chain=chain, claim="c", expect=[expect | {"layer": layer}]).claim is not None
+
+
+@pytest.mark.parametrize(
+    ("chain", "passes"),
+    [
+        ({}, False),
+        ({"activation": "sigmoid", "bias": 1}, False),
+        ({"kind": "lstm"}, False),
+        ({"skip": 1, "carry": 0}, False),
+        ({"skip": 1}, True),
+        ({"kind": "gru"}, True),
+    ],
+)
+def test_a_chain_that_is_surely_dead_is_refused(chain: dict[str, Any], passes: bool) -> None:
+    """What is refused beforehand is what a simulation finds: no chain alive, and all of them otherwise."""
+    dead = Chain(width=4, depth=3, gain=0, **chain)
+    logs = simulate(dead, chains=8).log_grad_norm
+    assert np.isneginf(logs[:, :-1]).all() == (not passes)
+    assert np.isfinite(logs).all() == passes
+    expect = {"quantity": "log_grad_norm", "op": "<", "value": 1.0}
+    for layer in (0, 2, "all", "rate"):
+        with nullcontext() if passes else pytest.raises(ExperimentError, match="expect 1: gain = 0: in Chain"):
+            Experiment(chain=dead, claim="c", expect=[expect | {"layer": layer}])
+    assert Experiment(chain=dead, claim="c", expect=[expect | {"layer": 3}]).claim is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({}, ""),
+        ({"seed": "3", "dtype": "float64", "chains": "2"}, ""),
+        # The same chains as without it.
+        ({"bias": "0"}, ""),
+        ({"bias": "1"}, "its experiment was changed by --bias"),
+        ({"activation": "tanh", "input_scale": "2"}, "its experiment was changed by --activation, --input-scale"),
+        (
+            {"quantities": "log_grad_norm"},
+            "its experiment was changed by --quantities: expect 2: log_weight_grad_norm is",
+        ),
+        ({"chains": "1"}, "its experiment was changed by --chains: expect 1: chains = 1"),
+    ],
+)
+def test_a_claim_is_left_out_where_flags_change_what_it_is_about(flags: dict[str, str], reason: str) -> None:
+    experiment = Experiment.from_text(CLAIM, flags)
+    assert experiment.unjudged.startswith(reason)
+    assert bool(experiment.unjudged) == bool(reason)
+    assert (experiment.claim is None) == bool(reason)
+
+
+def test_a_files_own_fault_is_refused_whatever_the_flags() -> None:
+    wrong = CLAIM.replace("cells = {profile = [3, 4]}", "cells = {profile = [3, 3]}")
+    for flags in ({}, {"seed": "3"}):
+        with pytest.raises(ExperimentError, match="expect 2: cells: no cell"):
+            Experiment.from_text(wrong, flags)
+
+
+def test_the_command_line_says_that_a_claim_is_not_judged(call: Any, tmp_path: Path) -> None:
     Path("mine.toml").write_text(CLAIM)
-    assert call("run", "mine.toml", "--bias", "1", "--dry-run").status == 0, "no expectation names a bias"
-    done = call("run", "mine.toml", "--activation", "tanh")
-    assert done.status == 2
-    assert done.stderr.splitlines() == [
-        'gradsim: mine.toml: expect 1: cells: no cell of the experiment has activation = "relu", gain = "glorot"; '
-        "the claim is not about chains with another activation: change a copy"
-    ]
+    done = call("run", "mine.toml", "--width", "5", "--gain", "1")
+    assert done.status == 0
+    assert done.stdout.splitlines()[-1] == "claim not judged: its experiment was changed by --width, --gain"
+    assert "claim" not in call("compare", "mine.h5").stdout
+    assert call("theory", "mine.toml", "--gain", "2").status == 0
+    done = call("run", "mine.toml", "--seed", "5")
+    assert done.stdout.splitlines()[-1].startswith("claim ")
+    assert "not judged" not in done.stdout
+    # A preset of a claim about width 128.
+    assert call("theory", "depth-compounds", "--gain", "2").status == 0
+    done = call("run", "depth-compounds", "--width", "4", "--chains", "8", "--depth", "3", "--dry-run")
+    assert (done.status, done.stderr) == (0, "")
+
+
+def test_resuming_a_complete_file_judges_the_claim_that_is_asked_for(call: Any, tmp_path: Path) -> None:
+    Path("mine.toml").write_text(CLAIM)
+    assert call("run", "mine.toml").status == 0
+    Path("mine.toml").write_text(CLAIM.replace("Weights decide", "They do"))
+    done = call("run", "mine.toml", "--resume")
+    assert (done.status, "They do" in done.stdout, "Weights decide" in done.stdout) == (0, True, False)
+    assert "mine.h5: its own claim is another" in done.stderr
+    assert "Weights decide" in call("compare", "mine.h5").stdout
+    Path("mine.toml").write_text(CLAIM.replace('claim = "Weights decide"', "").split("[[expect]]")[0])
+    done = call("run", "mine.toml", "--resume")
+    assert (done.status, "claim" in done.stdout) == (0, False)
+    Path("mine.toml").write_text(CLAIM)
+    done = call("run", "mine.toml", "--resume")
+    assert "Weights decide" in done.stdout
+    assert "claim" not in done.stderr
+    # What the file holds must be the experiment of the claim.
+    Path("mine.toml").write_text(CLAIM.replace("width = [4, 8]", "width = [4, 9]"))
+    assert call("run", "mine.toml", "--resume").status == 2

@@ -19,6 +19,7 @@ import gradsim
 from gradsim.cli import cli, status_of
 from gradsim.commands.flags import take_overrides
 from gradsim.commands.output import table_width
+from gradsim.presets import list_presets
 from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, RUN_FIELDS
 from tests import fake_backend
 
@@ -590,7 +591,12 @@ class TestPresets:
     def test_list(self, call):
         done = call("presets")
         assert done.status == 0
-        assert any(line.startswith("quick ") for line in done.stdout.splitlines())
+        lines = done.stdout.splitlines()
+        assert any(line.startswith("quick ") for line in lines)
+        toy = next(number for number, line in enumerate(lines) if line.startswith("toy "))
+        assert lines[toy + 1].strip().startswith("claim: Ten layers")
+        claims = sum(preset.claim is not None for preset in list_presets())
+        assert done.stdout.count("claim: ") == claims > 10
 
     def test_json(self, call):
         presets = strict_json(call("presets", "--json").stdout)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gradsim.commands.output import emit, emit_json, table_width
 from gradsim.commands.views import bench_table
-from gradsim.tables import Column, render
+from gradsim.tables import Column, Row, render
+
+if TYPE_CHECKING:
+    from gradsim.presets import Preset
 
 __all__ = ["bench_command", "presets_command"]
 
@@ -15,7 +20,7 @@ __all__ = ["bench_command", "presets_command"]
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def presets_command(name: str | None, as_json: bool) -> None:
-    """List the presets, or print one as TOML."""
+    """List the presets and the claim that each makes, or print one as TOML."""
     from gradsim.presets import list_presets, preset_path
 
     if name is not None and as_json:
@@ -27,8 +32,15 @@ def presets_command(name: str | None, as_json: bool) -> None:
     if as_json:
         emit_json([{"name": preset.name, "title": preset.title, "claim": preset.claim} for preset in found])
         return
-    columns = (Column("preset"), Column("title", wraps=True))
-    emit(render(columns, [[[preset.name, preset.title]] for preset in found], table_width()))
+    columns = (Column("preset"), Column("title, and claim", wraps=True))
+    groups = [rows for preset in found for rows in _listed(preset)]
+    emit(render(columns, groups, table_width()))
+
+
+def _listed(preset: Preset) -> list[list[Row]]:
+    """A preset's name and title, and on a line of its own what it claims."""
+    title: list[list[Row]] = [[[preset.name, preset.title]]]
+    return title if preset.claim is None else [*title, [["", f"claim: {preset.claim}"]]]
 
 
 @click.command("bench", short_help="Time the kernels on this machine.")

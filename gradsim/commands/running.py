@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def run_command(
     try:
         with _run(wanted, path, resume, overwrite, threads, show, quiet) as results:
             if not quiet:
-                emit(_table(results))
+                emit(_table(results, wanted))
     except RunInterrupted as interruption:
         end = f"{path} is complete" if interruption.complete else f"the run is dropped and {path} not written"
         note(f"gradsim: {interruption}: {end}")
@@ -99,8 +100,16 @@ def _run(
     return results
 
 
-def _table(results: Results) -> str:
+def _table(results: Results, wanted: Experiment) -> str:
+    """The comparison, with the claim of the experiment that was asked for: a complete file may hold another."""
+    from gradsim.claim_verdict import judge
     from gradsim.commands.judging import comparison_text
     from gradsim.comparison import compare
 
-    return comparison_text(compare(results).to_dict())
+    comparison = compare(results)
+    if wanted.claim != results.experiment.claim:
+        claim = None if wanted.claim is None else judge(wanted.claim, list(results), comparison.alpha)
+        comparison = replace(comparison, claim=claim)
+        note(f"{results.path}: its own claim is another: compare judges that, and run the one it was given")
+    text = comparison_text(comparison.to_dict())
+    return f"{text}\n\nclaim not judged: {wanted.unjudged}" if wanted.unjudged else text
