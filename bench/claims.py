@@ -17,6 +17,7 @@ import gradsim
 from gradsim.claim_verdict import NOT_HELD, ClaimVerdict, ExpectationVerdict
 from gradsim.experiment import Experiment
 from gradsim.presets import list_presets
+from gradsim.tables import number
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results" / "claims.md"
@@ -69,8 +70,8 @@ def judged(name: str) -> tuple[str, bool]:
     lines = [f"## {name}\n", f"{claim.text}: **{claim.verdict}** ({seconds:.1f} s)\n"]
     lines += ["| expected | found | +- | by | verdict | under its control | verdict |", "|---|---|---|---|---|---|---|"]
     right = bool(claim.held)
-    for number, expectation in enumerate(claim.expectations, start=1):
-        (control,) = run(experiment.control(number))[0].expectations
+    for place, expectation in enumerate(claim.expectations, start=1):
+        (control,) = run(experiment.control(place))[0].expectations
         right &= control.verdict == NOT_HELD
         lines.append(_row(expectation, control))
     return "\n".join([*lines, ""]), right
@@ -92,9 +93,13 @@ def _row(expectation: ExpectationVerdict, control: ExpectationVerdict) -> str:
     fields = ", ".join(f"{name} = {value}" for name, value in expectation.control.items())
     half = (expectation.high - expectation.low) / 2.0
     return (
-        f"| {what} | {expectation.estimate:.5f} | {half:.5f} | {expectation.margin:.5f} | {expectation.verdict} "
-        f"| {fields}: {control.estimate:.5f} | {control.verdict} |"
+        f"| {what} | {_number(expectation.estimate)} | {_number(half)} | {_number(expectation.margin)} "
+        f"| {expectation.verdict} | {fields}: {_number(control.estimate)} | {control.verdict} |"
     )
+
+
+def _number(value: float) -> str:
+    return number(value, digits=5)
 
 
 def _path(name: str) -> Path:

@@ -87,11 +87,8 @@ class StatisticalTest:
 def rounding_tolerance(chain: Chain, dtype: str, values: FloatArray) -> FloatArray:
     """How far rounding may move ln||g_l|| where the law has no spread.
 
-    A step g -> W^T g with dot products of n terms moves g by a vector of relative length at most about lambda
-    sqrt(n) u, u the unit roundoff, with rounding errors that are independent (Higham and Mary 2019, SIAM J.
-    Sci. Comput. 41, A2815); drawing and orthogonalising W and rounding the gain add as much again. The
-    tolerance is 4 eps sqrt(n) = 8 u sqrt(n) per layer, one layer more for the norm of g_L, all of one sign,
-    plus the spacing of the float32 in which the logarithm is stored.
+    That of `rounding_of_layer` for every layer passed and one more for the norm of g_L, all of one sign, plus the
+    spacing of the float32 in which the logarithm is stored.
 
     Parameters
     ----------
@@ -102,8 +99,18 @@ def rounding_tolerance(chain: Chain, dtype: str, values: FloatArray) -> FloatArr
         ln||g_l|| in the law.
     """
     layers = np.arange(chain.depth + 1, 0, -1.0)
-    arithmetic = 4.0 * float(np.finfo(dtype).eps) * math.sqrt(max(chain.widths)) * layers
-    return arithmetic + stored_spacing(values)
+    return rounding_of_layer(chain, dtype) * layers + stored_spacing(values)
+
+
+def rounding_of_layer(chain: Chain, dtype: str) -> float:
+    """How far rounding in one layer may move the logarithm of a norm.
+
+    A step g -> W^T g with dot products of n terms moves g by a vector of relative length at most about lambda
+    sqrt(n) u, u the unit roundoff, with rounding errors that are independent (Higham and Mary 2019, SIAM J.
+    Sci. Comput. 41, A2815); drawing and orthogonalising W and rounding the gain add as much again: 4 eps sqrt(n)
+    = 8 u sqrt(n).
+    """
+    return 4.0 * float(np.finfo(dtype).eps) * math.sqrt(max(chain.widths))
 
 
 def stored_spacing(values: FloatArray) -> FloatArray:

@@ -1,8 +1,9 @@
 """Whether a claim holds: confidence intervals of means over chains, held against what was expected.
 
 An expectation about a layer of a cell is judged by the mean of its quantity over the chains that are alive there, with
-its Student interval. The intervals of a claim share its level (Bonferroni), so that with probability 1 - alpha, in
-the limit of many chains, each of them covers the mean it is about, and no verdict "held" or "not held" is wrong.
+its Student interval and what rounding may have moved the mean by. The intervals of a claim share its level
+(Bonferroni), so that with probability 1 - alpha, in the limit of many chains, each of them covers the mean it is about,
+and no verdict "held" or "not held" is wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import special as sp
 
-from gradsim.cell_tests import stored_spacing
+from gradsim.cell_tests import rounding_of_layer, stored_spacing
 from gradsim.chain import Chain
 from gradsim.claim import Claim, Expectation, columns_of
+from gradsim.tables import counted
 
 __all__ = ["HELD", "NOT_HELD", "UNDECIDED", "ClaimVerdict", "ExpectationVerdict", "judge"]
 
@@ -30,6 +32,8 @@ class Cell(Protocol):
     @property
     def chain(self) -> Chain: ...
     @property
+    def dtype(self) -> str: ...
+    @property
     def summary(self) -> Mapping[str, Any]: ...
     def __getitem__(self, quantity: str, /) -> Any: ...
 
@@ -38,7 +42,7 @@ class Cell(Protocol):
 class Sample:
     """Mean and variance of a quantity at one place over the n chains with a finite value; `lost` counts NaN.
 
-    `rounding` is how far storing in float32 may have moved the mean, where all chains are rounded alike.
+    `rounding` is how far rounding may have moved the mean, where all chains are rounded alike.
     """
 
     mean: float
@@ -50,7 +54,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class ExpectationVerdict:
-    """The verdict about one expectation, and the interval that decides it: the one furthest on the wrong side.
+    """The verdict about one expectation, and the interval that decides it.
+
+    Of the intervals that come to this verdict it is the one that reaches furthest to the wrong side; of undecided
+    ones, first one that more chains would not decide.
 
     Attributes
     ----------
@@ -59,6 +66,8 @@ class ExpectationVerdict:
     verdict : str
         "held" if every interval lies wholly on the right side, "not held" if any lies wholly on the wrong one,
         else "undecided".
+    reason : str
+        Why it is undecided; "" where it is not.
     intervals : int
         Cells times layers.
     cell : int
@@ -80,6 +89,7 @@ class ExpectationVerdict:
     value: float | tuple[float, float]
     control: dict[str, Any]
     verdict: str
+    reason: str
     intervals: int
     cell: int
     at: int | None
@@ -162,17 +172,16 @@ def _places(expectation: Expectation, cells: Sequence[Cell]) -> list[tuple[int, 
 def _judge(
     expectation: Expectation, cells: Sequence[Cell], places: Sequence[tuple[int, int | None]], level: float
 ) -> ExpectationVerdict:
-    """Judge every interval; the one that reaches furthest to the wrong side is shown."""
+    """Judge every interval; of those that come to the verdict, the one that reaches furthest is shown."""
     judged = [_interval(expectation, cells[index], index, layer, level, len(places)) for index, layer in places]
-    deciding = min(judged, key=_right_side)
-    fields = vars(deciding) | {"verdict": _together([interval.verdict for interval in judged])}
-    return ExpectationVerdict(**fields)
+    verdict = _together([interval.verdict for interval in judged])
+    return min((interval for interval in judged if interval.verdict == verdict), key=_reach)
 
 
-def _right_side(interval: ExpectationVerdict) -> float:
-    """How far the worse end of an interval lies on the right side; nothing is worse than no interval."""
+def _reach(interval: ExpectationVerdict) -> float:
+    """How far the worse end of an interval lies on the right side; nothing is worse than no fair sample."""
     reach = interval.margin - (interval.high - interval.low) / 2.0
-    return -math.inf if math.isnan(reach) else reach
+    return -math.inf if math.isnan(reach) or interval.lost else reach
 
 
 def _interval(
@@ -183,15 +192,19 @@ def _interval(
     half = error * float(sp.stdtrit(max(sample.n - 1, 1), 1.0 - level / 2.0)) + sample.rounding
     low, high = sample.mean - half, sample.mean + half
     bottom, top = _bounds(expectation)
-    if math.isnan(half) or sample.lost:
+    reason = _no_fair_sample(sample)
+    if reason:
         verdict = UNDECIDED
     elif bottom < low and high < top:
         verdict = HELD
+    elif high <= bottom or low >= top:
+        verdict = NOT_HELD
     else:
-        verdict = NOT_HELD if high <= bottom or low >= top else UNDECIDED
+        verdict, reason = UNDECIDED, "a bound lies in the interval, more chains may decide"
     return ExpectationVerdict(
         **expectation.to_dict(),
         verdict=verdict,
+        reason=reason,
         intervals=intervals,
         cell=index,
         at=layer,
@@ -203,6 +216,15 @@ def _interval(
         high=high,
         margin=min(sample.mean - bottom, top - sample.mean),
     )
+
+
+def _no_fair_sample(sample: Sample) -> str:
+    """Why no interval can be made of a sample; "" where one can."""
+    if sample.lost:
+        return f"{counted(sample.lost, 'chain')} left the dtype"
+    if sample.n < 2:
+        return "only one chain is alive" if sample.n else "no chain is alive"
+    return ""
 
 
 def _bounds(expectation: Expectation) -> tuple[float, float]:
@@ -219,7 +241,7 @@ def _at_layer(expectation: Expectation, cell: Cell, layer: int) -> Sample:
     mean, var, n = (float(cell.summary[f"{name}_{statistic}"][column]) for statistic in ("mean", "var", "count"))
     # Only of log_grad_norm is it known of chains that are not stored.
     lost = cell.summary["nonfinite"][column] if name == "log_grad_norm" else np.isnan(cell[name][:, column]).sum()
-    return Sample(mean, var, int(n), int(lost), _rounding(mean))
+    return Sample(mean, var, int(n), int(lost), _rounding(expectation, cell, layer, mean))
 
 
 def _rate(expectation: Expectation, cell: Cell) -> Sample:
@@ -232,14 +254,26 @@ def _rate(expectation: Expectation, cell: Cell) -> Sample:
     n = len(ends)
     if n < 2:
         return Sample(math.nan, math.nan, n, lost, math.nan)
-    first, last = ends.mean(axis=0).tolist()
+    columns = columns_of(expectation.quantity, cell.chain)
+    means = ends.mean(axis=0).tolist()
+    ends_at = zip((columns[0], columns[-1]), means, strict=True)
+    rounding = sum(_rounding(expectation, cell, at, mean) for at, mean in ends_at)
     rates = (ends[:, 0] - ends[:, 1]) / steps
-    return Sample(float(rates.mean()), float(rates.var(ddof=1)), n, lost, (_rounding(first) + _rounding(last)) / steps)
+    return Sample(float(rates.mean()), float(rates.var(ddof=1)), n, lost, rounding / steps)
 
 
-def _rounding(value: float) -> float:
-    """Half the spacing of float32 at a value."""
-    return float(stored_spacing(np.array([value]))[0]) / 2.0
+def _rounding(expectation: Expectation, cell: Cell, layer: int, value: float) -> float:
+    """How far rounding may have moved a mean: as `gradsim.cell_tests.rounding_tolerance` has it for ln||g||.
+
+    Activations have passed the layers below, gradients those above, and weights' gradients and exponents all.
+    """
+    depth, quantity = cell.chain.depth, expectation.quantity
+    layers = {"log_activation_norm": layer, "log_weight_grad_norm": depth, "lyapunov": depth}.get(
+        quantity, depth - layer
+    )
+    passed = (layers + 1) / depth if quantity == "lyapunov" else layers + 1
+    stored = float(stored_spacing(np.array([value]))[0])
+    return rounding_of_layer(cell.chain, cell.dtype) * passed + stored
 
 
 def _together(verdicts: Sequence[str]) -> str:

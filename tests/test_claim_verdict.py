@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradsim.cell_tests import rounding_tolerance
 from gradsim.chain import Chain
 from gradsim.claim_verdict import judge
 from gradsim.commands.claim_views import claim_text
@@ -76,9 +77,10 @@ def test_what_is_reported_is_the_students_interval_of_the_worst_place() -> None:
     assert (found.cell, found.at, found.n, found.lost, found.intervals) == (0, 0, 400, 0, DEPTH + 1)
     assert found.estimate == pytest.approx(values.mean(), rel=1e-12)
     assert found.standard_error == pytest.approx(error, rel=1e-9)
-    # Student's t with 399 degrees of freedom at 1 - 0.001/2, alpha = 0.005 over five layers: 3.3152 (SciPy 1.17).
+    # Student's t with 399 degrees of freedom at 1 - 0.001/2, alpha = 0.005 over five layers: 3.3150770 (mpmath).
     (found,) = verdict_of(experiment({"layer": "all", "value": 1.0}), cell_of(logs), alpha=0.005).expectations
-    assert (found.high - found.low) / 2 == pytest.approx(3.3152 * error, rel=1e-4)
+    rounding = rounding_tolerance(Chain(width=4, depth=DEPTH), "float32", np.array([values.mean()] * (DEPTH + 1)))[0]
+    assert (found.high - found.low) / 2 == pytest.approx(3.3150770 * error + rounding, rel=1e-7)
     assert found.margin == pytest.approx(1.0 - values.mean(), rel=1e-9)
 
 
@@ -107,14 +109,72 @@ def test_dead_chains_are_left_out_and_lost_ones_leave_it_open() -> None:
     (found,) = verdict_of(experiment({"value": 1.0}), cell_of(np.full((9, DEPTH + 1), -np.inf))).expectations
     assert (found.verdict, found.n) == ("undecided", 0)
     document = json_ready(verdict_of(experiment({"value": 1.0}), cell_of(logs)).to_dict())
-    assert "1 chain lost" in claim_text(document)
+    assert "expectation 1 is undecided in cell 0 at 0: 1 chain left the dtype" in claim_text(document)
 
 
-def test_a_mean_without_spread_is_known_up_to_its_float32() -> None:
-    logs = np.tile(np.linspace(0.1, 0.0, DEPTH + 1), (50, 1))
-    spacing = float(np.spacing(np.float32(0.1)))
-    assert verdict_of(experiment({"value": 0.1 + 2 * spacing}), cell_of(logs)).verdict == "held"
-    assert verdict_of(experiment({"value": float(np.float32(0.1))}), cell_of(logs)).verdict == "undecided"
+def broken(what: str) -> np.ndarray:
+    """Chains with mean 0.1 at layer 0, some or all of which are of no use there."""
+    logs = walk(0.025, 0.01)
+    if what == "lost":
+        logs[:7, 0] = np.nan
+    elif what in ("dead", "one alive"):
+        logs[what == "one alive" :, 0] = -np.inf
+    return logs
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("lost", "7 chains left the dtype"),
+        ("dead", "no chain is alive"),
+        ("one alive", "only one chain is alive"),
+    ],
+)
+def test_the_place_is_shown_that_makes_the_verdict_and_the_reason_said(what: str, reason: str) -> None:
+    """Beside it lies a cell that holds with less room, and for another bound one that does not hold."""
+    given = experiment({"value": 1.0}, gains=(1.0, 2.0))
+    cells = [cell_of(logs, chain) for logs, chain in zip((walk(0.2, 0.01), broken(what)), given.cells, strict=True)]
+    (found,) = verdict_of(given, *cells).expectations
+    assert (found.verdict, found.cell, found.reason) == ("undecided", 1, reason)
+    text = claim_text(json_ready(verdict_of(given, *cells).to_dict()))
+    assert f"expectation 1 is undecided in cell 1 at 0: {reason}" in text
+    (found,) = verdict_of(experiment({"value": 0.5}, gains=(1.0, 2.0)), *cells).expectations
+    assert (found.verdict, found.cell, found.reason, found.n) == ("not held", 0, "", 400)
+
+
+def test_an_interval_around_a_bound_is_a_reason_of_its_own() -> None:
+    (found,) = verdict_of(experiment({"value": 0.4}), cell_of(walk(0.1, 0.1))).expectations
+    assert (found.verdict, found.reason) == ("undecided", "a bound lies in the interval, more chains may decide")
+    (found,) = verdict_of(experiment({"value": 1.0}), cell_of(walk(0.1, 0.1))).expectations
+    assert (found.verdict, found.reason) == ("held", "")
+
+
+@pytest.mark.parametrize("layer", [0, 3, "rate"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mean_without_spread_is_known_up_to_rounding(layer: int | str, dtype: str) -> None:
+    """The allowance is that of `compare` for a law without spread, and no verdict comes within it."""
+    given = experiment({"layer": layer, "value": 0.0})
+    means = np.linspace(1.0, 0.0, DEPTH + 1).astype(np.float32).astype(float)
+    cell = Cell(given.cells[0], {"log_grad_norm": np.tile(means, (50, 1)).astype(np.float32)}, dtype=dtype)
+    tolerance = rounding_tolerance(given.cells[0], dtype, means)
+    value = means[0] / DEPTH if layer == "rate" else means[int(layer)]
+    allowed = (tolerance[0] + tolerance[-1]) / DEPTH if layer == "rate" else tolerance[int(layer)]
+    for shift, verdict in ((1.01, "held"), (0.99, "undecided"), (-0.99, "undecided"), (-1.01, "not held")):
+        bound = value + shift * allowed
+        assert verdict_of(experiment({"layer": layer, "value": bound}), cell).verdict == verdict
+
+
+def test_rounding_is_that_of_the_layers_a_quantity_has_passed() -> None:
+    """In a chain without spread the interval is rounding alone: 4 eps sqrt(width) a layer."""
+    chain = Chain(kind="lstm", width=4, depth=DEPTH, probes=2)
+    names = {"log_activation_norm": (1, 2), "log_grad_max": (1, 4), "log_cell_grad_norm": (1, 4), "lyapunov": (1, 1.25)}
+    arrays = {name: np.zeros((9, 2 if name == "lyapunov" else DEPTH + 1), dtype=np.float32) for name in names}
+    arrays["log_weight_grad_norm"] = np.zeros((9, 1), dtype=np.float32)
+    names["log_weight_grad_norm"] = (1, 5)
+    expect = [{"quantity": name, "layer": at, "op": "<", "value": 1.0} for name, (at, _) in names.items()]
+    found = verdict_of(Experiment(chain=chain, claim="c", expect=expect), Cell(chain, arrays)).expectations
+    for expectation, (_, layers) in zip(found, names.values(), strict=True):
+        assert expectation.high == pytest.approx(4 * 2.0**-23 * 2 * layers, rel=1e-6)
 
 
 @pytest.mark.parametrize("layer", [0, "rate"])

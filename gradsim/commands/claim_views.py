@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -37,13 +37,23 @@ def claim_text(claim: Document, style: Callable[[str], str] | None = None, width
     """
     table = render(_EXPECTATIONS, [[_row(expectation)] for expectation in claim["expectations"]], width, style)
     confidence = f"{counted(claim['intervals'], 'interval')}, {1 - claim['alpha']:.6g} joint confidence"
-    sentence = wrap(f"claim {claim['verdict']}: {claim['text']} ({confidence})", width, break_on_hyphens=False)
-    return "\n".join([table, "", *sentence])
+    sentences = [*_reasons(claim["expectations"]), f"claim {claim['verdict']}: {claim['text']} ({confidence})"]
+    lines = [line for sentence in sentences for line in wrap(sentence, width, break_on_hyphens=False)]
+    return "\n".join([table, "", *lines])
+
+
+def _reasons(expectations: Sequence[Document]) -> list[str]:
+    """Why expectations are undecided, a sentence each."""
+    return [
+        f"expectation {number} is undecided in cell {expectation['cell']}"
+        f"{'' if expectation['at'] is None else ' at ' + str(expectation['at'])}: {expectation['reason']}"
+        for number, expectation in enumerate(expectations, start=1)
+        if expectation["reason"]
+    ]
 
 
 def _row(expectation: Document) -> Row:
     half = None if expectation["low"] is None else (expectation["high"] - expectation["low"]) / 2.0
-    lost = f" ({counted(expectation['lost'], 'chain')} lost)" if expectation["lost"] else ""
     return [
         _expected(expectation),
         _wanted(expectation),
@@ -51,7 +61,7 @@ def _row(expectation: Document) -> Row:
         number(half),
         number(expectation["margin"]),
         str(expectation["cell"]),
-        f"{expectation['verdict']}{lost}",
+        expectation["verdict"],
     ]
 
 
