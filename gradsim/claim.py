@@ -112,7 +112,9 @@ def read_claim(document: Mapping[str, Any]) -> Claim | None:
     return Claim(text, tuple(expectations))
 
 
-def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str], chains: int, stored: int) -> None:
+def check_cells(
+    claim: Claim, cells: Sequence[Chain], recorded: Sequence[str], *, chains: int, stored: int, dtype: str
+) -> None:
     """Refuse a claim about cells, layers or quantities that an experiment does not have, or that it cannot decide.
 
     Parameters
@@ -123,6 +125,8 @@ def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str], c
         The experiment's quantities.
     chains, stored : int
         How many are simulated in a cell, and how many of their trajectories are kept.
+    dtype : str
+        Arithmetic of the chains.
 
     Raises
     ------
@@ -138,6 +142,7 @@ def check_cells(claim: Claim, cells: Sequence[Chain], recorded: Sequence[str], c
             _check_sample(expectation, chains, stored)
             for chain in selected:
                 _check_cell(expectation, chain, recorded)
+                _check_range(expectation, chain, dtype)
             with naming("control"):
                 for chain in selected if expectation.control else ():
                     _check_cell(expectation, _controlled(expectation, chain), recorded)
@@ -238,6 +243,23 @@ def _check_cell(expectation: Expectation, chain: Chain, recorded: Sequence[str])
     if quantity in _GRADIENTS and layer != chain.depth and _passes_nothing(chain):
         text = f"gain = 0: in {chain!r} every gradient below the last layer is zero"
         raise ExperimentError(f"{text}, so that {quantity} has no mean")
+
+
+def _check_range(expectation: Expectation, chain: Chain, dtype: str) -> None:
+    """Refuse a range so narrow that rounding alone keeps any mean from being known to lie in it."""
+    if not isinstance(expectation.value, tuple):
+        return
+    from gradsim.rounding import rounding_of_mean
+
+    low, high = expectation.value
+    nearest = max(low, -high, 0.0)
+    columns = columns_of(expectation.quantity, chain)
+    at = (expectation.layer,) if isinstance(expectation.layer, int) else (columns[0], columns[-1])
+    allowed = [rounding_of_mean(expectation.quantity, chain, dtype, layer, nearest) for layer in at]
+    widest = sum(allowed) / (len(columns) - 1) if expectation.layer == "rate" else max(allowed)
+    if high - low <= 2.0 * widest:
+        text = f"rounding alone may move the mean by {widest:.2g} in {chain!r}, so that it is never known to lie within"
+        raise ExperimentError(f"value = {show(list(expectation.value))}: {text}")
 
 
 def _passes_nothing(chain: Chain) -> bool:

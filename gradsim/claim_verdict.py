@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import special as sp
 
-from gradsim.cell_tests import rounding_of_layer, stored_spacing
 from gradsim.chain import Chain
 from gradsim.claim import Claim, Expectation, columns_of
+from gradsim.rounding import rounding_of_mean
 from gradsim.tables import counted
 
 __all__ = ["HELD", "NOT_HELD", "UNDECIDED", "ClaimVerdict", "ExpectationVerdict", "judge"]
@@ -263,17 +263,7 @@ def _rate(expectation: Expectation, cell: Cell) -> Sample:
 
 
 def _rounding(expectation: Expectation, cell: Cell, layer: int, value: float) -> float:
-    """How far rounding may have moved a mean: as `gradsim.cell_tests.rounding_tolerance` has it for ln||g||.
-
-    Activations have passed the layers below, gradients those above, and weights' gradients and exponents all.
-    """
-    depth, quantity = cell.chain.depth, expectation.quantity
-    layers = {"log_activation_norm": layer, "log_weight_grad_norm": depth, "lyapunov": depth}.get(
-        quantity, depth - layer
-    )
-    passed = (layers + 1) / depth if quantity == "lyapunov" else layers + 1
-    stored = float(stored_spacing(np.array([value]))[0])
-    return rounding_of_layer(cell.chain, cell.dtype) * passed + stored
+    return rounding_of_mean(expectation.quantity, cell.chain, cell.dtype, layer, value)
 
 
 def _together(verdicts: Sequence[str]) -> str:

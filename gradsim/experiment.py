@@ -32,7 +32,7 @@ _OPEN_ALREADY: Final = ("/dev/stdin", "/dev/fd/")
 _SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
 _CLAIM_KEYS: Final = ("claim", "expect")
 #: Settings on which it depends whether a claim can be judged.
-_JUDGED_BY: Final = ("chains", "record", "quantities", "keep")
+_JUDGED_BY: Final = ("chains", "record", "quantities", "keep", "dtype")
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -315,7 +315,7 @@ class Experiment:
             return f"its experiment was changed by {_flags(fields)}"
         kept = self.chains if self.record == "trajectories" else min(self.keep, self.chains)
         try:
-            check_cells(claim, self.cells, self.quantities, self.chains, kept)
+            check_cells(claim, self.cells, self.quantities, chains=self.chains, stored=kept, dtype=self.dtype)
         except ExperimentError as error:
             changed = [name for name in settings if name in _JUDGED_BY]
             if not changed:

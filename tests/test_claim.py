@@ -13,9 +13,12 @@ import pytest
 
 from gradsim.chain import Chain
 from gradsim.claim import Expectation
+from gradsim.claim_verdict import judge
 from gradsim.criticality import critical_gain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.results import Cell
+from gradsim.rounding import rounding_tolerance
 from gradsim.runner import simulate
 
 CLAIM = """
@@ -240,6 +243,27 @@ def test_a_sample_without_an_error_is_refused(settings: dict[str, Any], layer: A
     # At a layer all chains count, kept or not.
     if "keep" in settings:
         assert Experiment(chain=chain, claim="c", expect=[expect | {"layer": 0}], **settings).claim is not None
+
+
+@pytest.mark.parametrize("layer", [0, "all", "rate"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_range_narrower_than_rounding_is_refused(layer: Any, dtype: str) -> None:
+    """Without spread, and met in the middle, a range just wide enough holds; the bound is where judging has it."""
+    chain = Chain(activation="linear", init="identity", gain=1, width=4, depth=3)
+
+    def within(reach: float) -> Experiment:
+        value = [-reach, reach]
+        expect = {"quantity": "log_grad_norm", "layer": layer, "op": "within", "value": value}
+        return Experiment(chain=chain, claim="c", expect=[expect], dtype=dtype)
+
+    tolerance = rounding_tolerance(chain, dtype, np.zeros(4))
+    allowed = (tolerance[0] + tolerance[-1]) / 3 if layer == "rate" else tolerance[0]
+    with pytest.raises(ExperimentError, match=r"expect 1: value = \[.*\]: rounding alone may move the mean by"):
+        within(0.99 * allowed)
+    wide = within(1.01 * allowed)
+    assert wide.claim is not None
+    zeros = Cell(chain, {"log_grad_norm": np.zeros((9, 4), dtype=np.float32)}, dtype=dtype)
+    assert judge(wide.claim, [zeros]).held
 
 
 def test_a_cells_gradient_is_not_expected_at_the_last_step() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradsim.cell_tests import rounding_tolerance
 from gradsim.chain import Chain
 from gradsim.claim_verdict import judge
 from gradsim.commands.claim_views import claim_text
@@ -17,6 +16,7 @@ from gradsim.comparison import compare
 from gradsim.documents import json_ready
 from gradsim.experiment import Experiment
 from gradsim.results import Cell
+from gradsim.rounding import rounding_tolerance
 
 DEPTH = 4
 

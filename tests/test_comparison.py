@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from gradsim.cell_tests import rounding_tolerance, stored_spacing
 from gradsim.chain import Chain
 from gradsim.comparison import compare
+from gradsim.rounding import rounding_tolerance, stored_spacing
 from gradsim.theory.registry import find
 from tests.brute import simulate
 from tests.cells import StandIn, draw

@@ -12,7 +12,6 @@ from scipy import integrate, special
 
 from bench.claims import DOCS, with_table
 from gradsim import activations
-from gradsim.cell_tests import rounding_tolerance
 from gradsim.chain import Chain
 from gradsim.claim import Expectation
 from gradsim.claim_verdict import ClaimVerdict, judge
@@ -20,6 +19,7 @@ from gradsim.criticality import gaussian_squares
 from gradsim.experiment import Experiment
 from gradsim.presets import list_presets, preset_path
 from gradsim.results import Cell
+from gradsim.rounding import rounding_tolerance
 from gradsim.runner import simulate
 from gradsim.theory.registry import find, predict
 
