@@ -252,7 +252,7 @@ def _deaths(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     n, p = cell.chains, float(law.p_dead[0])
     dead = n - alive(cell)
     row = replace(blank, statistic="deaths", theory=p, empirical=dead / n if n else math.nan, n=n)
-    if n == 0:
+    if n == 0 or math.isnan(p):
         return row
     if p == 0.0:
         return replace(row, verdict=DISAGREE if dead else AGREE) if law.validity == EXACT else row

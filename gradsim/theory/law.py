@@ -130,7 +130,7 @@ class Law:
     log_second_moment : array, shape (L+1,), or None
         ln E||g_l||^2, dead chains counting as 0; NaN where unknown.
     p_dead : array, shape (L+1,)
-        Probability that g_l is exactly zero.
+        Probability that g_l is exactly zero; NaN where unknown, as it mostly is from infinite width.
     rate : float
         Asymptotic growth of ln||g|| per layer going backward; NaN where unknown or not defined.
     start : float
