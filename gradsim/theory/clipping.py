@@ -46,11 +46,14 @@ class ClippedLaw(Law):
         First cumulants of ln||g_l|| given survival.
     walk : Walk or None
         None where nothing is random.
+    bottom : Distances or None
+        The law of the distance below the threshold at layer 0, which is asked for the most.
     """
 
     moments: FloatArray
     log_clip: float
     walk: Walk | None
+    bottom: Distances | None
 
     @property
     def cumulants(self) -> FloatArray:
@@ -59,14 +62,17 @@ class ClippedLaw(Law):
 
     def atom(self, layer: int = 0) -> float:
         """P(||g_layer|| = c) given survival."""
-        return 1.0 if self.walk is None else self.walk.at(layer).atom
+        return 1.0 if self.walk is None else self._at(self.walk, layer).atom
+
+    def _at(self, walk: Walk, layer: int) -> Distances:
+        return self.bottom if layer == 0 and self.bottom is not None else walk.at(layer)
 
     def mean_cdf(self, x: npt.ArrayLike, chains: int, layer: int = 0) -> FloatArray | None:
         """P(ln||g_layer|| <= x) given survival; None for a mean over several chains."""
         points = np.asarray(x, dtype=np.float64)
         if self.walk is None:
             return np.where(np.isnan(points), np.nan, np.where(points >= self.mean[layer], 1.0, 0.0))
-        return self.walk.at(layer).beyond(2.0 * (self.log_clip - points)) if chains == 1 else None
+        return self._at(self.walk, layer).beyond(2.0 * (self.log_clip - points)) if chains == 1 else None
 
 
 def clipped(clip: float, base: Law) -> ClippedLaw | None:
@@ -84,12 +90,12 @@ def clipped(clip: float, base: Law) -> ClippedLaw | None:
     walk = Walk.of(base.layers, distance)
     if walk is None:
         return None
-    cumulants, log_second = walk.summary()
+    cumulants, log_second, bottom = walk.summary()
     cumulants *= (-0.5) ** np.arange(1, ORDERS + 1)[:, None]
     cumulants[0] += log_clip
     if cumulants[1, 0] < _LEAST_VARIANCE:
         return None
-    return _law(base, log_clip, cumulants, 2.0 * log_clip + log_second, walk)
+    return _law(base, log_clip, cumulants, 2.0 * log_clip + log_second, walk, bottom)
 
 
 def _fixed(base: Law, log_clip: float, distance: float) -> ClippedLaw:
@@ -101,10 +107,17 @@ def _fixed(base: Law, log_clip: float, distance: float) -> ClippedLaw:
         distances.append(max(0.0, distances[-1] - step))
     cumulants = np.zeros((ORDERS, len(distances)))
     cumulants[0] = log_clip - np.array(distances[::-1]) / 2.0
-    return _law(base, log_clip, cumulants, 2.0 * cumulants[0], None)
+    return _law(base, log_clip, cumulants, 2.0 * cumulants[0])
 
 
-def _law(base: Law, log_clip: float, cumulants: FloatArray, log_second: FloatArray, walk: Walk | None) -> ClippedLaw:
+def _law(
+    base: Law,
+    log_clip: float,
+    cumulants: FloatArray,
+    log_second: FloatArray,
+    walk: Walk | None = None,
+    bottom: Distances | None = None,
+) -> ClippedLaw:
     return ClippedLaw(
         name="clipped",
         validity=EXACT,
@@ -118,6 +131,7 @@ def _law(base: Law, log_clip: float, cumulants: FloatArray, log_second: FloatArr
         moments=cumulants,
         log_clip=log_clip,
         walk=walk,
+        bottom=bottom,
     )
 
 
@@ -160,6 +174,8 @@ class Walk:
         Points, and weights of the integral over them.
     distance : float
         D at layer L.
+    length : int
+        That of the transforms.
     """
 
     index: npt.NDArray[np.intp]
@@ -169,6 +185,7 @@ class Walk:
     grid: FloatArray
     weights: FloatArray
     distance: float
+    length: int
 
     @classmethod
     def of(cls, layers: Layers, distance: float) -> Walk | None:
@@ -186,18 +203,19 @@ class Walk:
         for order, coefficient in enumerate(_GREGORY):
             for k in range(order + 1):
                 weights[k] += step * coefficient * math.comb(order, k) * (-1.0) ** (order - k)
-        length = fft.next_fast_len(2 * size, real=True)
-        kernels, at_zero, firsts = [], [], []
-        for total in sums:
-            density = total.density(np.concatenate([-grid, grid, distance - grid]))
-            forward, backward, from_distance = np.split(density, 3)
+        densities = [np.split(total.density(np.concatenate([-grid, grid, distance - grid])), 3) for total in sums]
+        # What is shifted around the end of a transform has to land in zeros: as many as one increment reaches.
+        reach = max(_reach(side) for forward, backward, _ in densities for side in (forward, backward))
+        length = fft.next_fast_len(size + reach, real=True)
+        kernels = []
+        for forward, backward, _ in densities:
             padded = np.zeros(length)
-            padded[:size] = forward
-            padded[length - size + 1 :] = backward[:0:-1]
+            padded[:reach] = forward[:reach]
+            padded[length - reach + 1 :] = backward[reach - 1 : 0 : -1]
             kernels.append(fft.rfft(padded))
-            at_zero.append(forward)
-            firsts.append(from_distance)
-        return cls(layers.index, kernels, at_zero, firsts[layers.index[-1]], grid, weights, distance)
+        at_zero = [forward for forward, _, _ in densities]
+        first = densities[layers.index[-1]][2]
+        return cls(layers.index, kernels, at_zero, first, grid, weights, distance, length)
 
     def steps(self) -> Iterator[Distances]:
         """The law of D at layers L, L - 1, ..., 0; one object as soon as it no longer changes."""
@@ -208,11 +226,12 @@ class Walk:
         for kind in self.index[-2::-1].tolist():
             if not (settled and len(self.kernels) == 1):
                 last = now
-                length = fft.next_fast_len(2 * self.grid.size, real=True)
-                spectrum = fft.rfft(self.weights * last.density, length) * self.kernels[kind]
-                moved = fft.irfft(spectrum, length)[: self.grid.size] + last.atom * self.at_zero[kind]
+                spectrum = fft.rfft(self.weights * last.density, self.length)
+                spectrum *= self.kernels[kind]
+                moved = fft.irfft(spectrum, self.length)[: self.grid.size]
+                moved += last.atom * self.at_zero[kind]
                 now = self._reflected(moved)
-                settled = bool(np.abs(now.density - last.density).max() < 1e-14 * np.abs(now.density).max())
+                settled = bool(np.abs(now.density - last.density).max() < 1e-14 * now.density.max())
             yield now
 
     def _reflected(self, density: FloatArray) -> Distances:
@@ -223,11 +242,13 @@ class Walk:
         """The law of D at a layer."""
         return next(itertools.islice(self.steps(), len(self.index) - layer, None))
 
-    def summary(self) -> tuple[FloatArray, FloatArray]:
-        """Cumulants of D, shape (6, L+1), and ln E e^{-D}, shape (L+1,), from layer 0; NaN where that is too small."""
+    def summary(self) -> tuple[FloatArray, FloatArray, Distances]:
+        """Cumulants of D, shape (6, L+1), ln E e^{-D}, shape (L+1,), from layer 0, NaN where that is too small, and the
+        law of D at layer 0.
+        """
         means, moments, log_second = [], [], []
         weighted = self.weights * np.exp(-self.grid)
-        last = None
+        last: Distances | None = None
         for law in self.steps():
             if law is not last:
                 mean, central, second = self._moments(law, weighted)
@@ -237,7 +258,8 @@ class Walk:
             log_second.append(math.log(second) if second > _LEAST_MOMENT else math.nan)
         cumulants = cumulants_from_moments(np.array(moments[::-1]).T)
         cumulants[0] += means[::-1]
-        return cumulants, np.array(log_second[::-1])
+        assert last is not None
+        return cumulants, np.array(log_second[::-1]), last
 
     def _moments(self, law: Distances, weighted: FloatArray) -> tuple[float, FloatArray, float]:
         """E D, the moments of D about it, shape (6,), and E e^{-D}."""
@@ -252,6 +274,11 @@ class Walk:
         powers = [odd.sum(), even.sum(), odd @ square, even @ square, odd @ fourth, even @ fourth]
         central = np.array(powers) + law.atom * (-mean) ** np.arange(1, ORDERS + 1)
         return mean, central, float(weighted @ law.density) + law.atom
+
+
+def _reach(side: FloatArray) -> int:
+    """Points of a grid up to which a density is not 0, and one more."""
+    return min(side.size, int(np.flatnonzero(side).max(initial=0)) + 2)
 
 
 def _farthest(sums: list[Sum], layers: Layers, distance: float) -> float:
