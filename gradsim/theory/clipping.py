@@ -19,7 +19,7 @@ from scipy import fft
 
 from gradsim.theory.inversion import Sum
 from gradsim.theory.law import EXACT, Law, Layers
-from gradsim.theory.special import ORDERS, FloatArray, cumulants_from_moments
+from gradsim.theory.special import ORDERS, ComplexArray, FloatArray, cumulants_from_moments
 
 # ln of the probability that the walk may leave the grid.
 _LOG_TAIL = 34.0
@@ -28,6 +28,10 @@ _LOG_TAIL = 34.0
 _RESOLUTION = 2.5
 # Layers times grid points above which a law takes seconds.
 _LARGEST = 5e6
+# Of the largest density: less is rounding.
+_ROUNDING = 1e-14
+# Sizes between which transforms grow with the walk.
+_PARTS = 8
 # Variances below this are those of rounding.
 _LEAST_VARIANCE = 1e-10
 # E e^{-D} below this is not told from the rounding of a density that is larger elsewhere.
@@ -164,28 +168,25 @@ class Walk:
     ----------
     index : array of int, shape (L,)
         Kind of each layer's increment, from layer 1.
-    kernels : list of array
-        Fourier transforms of the densities of -X of each kind, over the differences of two grid points.
-    at_zero : list of array
-        Those densities at the grid points.
+    increments : list of (array, array)
+        Densities of -X of each kind at the grid points, and of X at the first of them.
     first : array
-        That of layer L at the grid points less `distance`.
+        The former of layer L at the grid points less `distance`.
     grid, weights : array, shape (N,)
         Points, and weights of the integral over them.
     distance : float
         D at layer L.
-    length : int
-        That of the transforms.
+    reach : int
+        Grid points beyond which the density of an increment is rounding, either way.
     """
 
     index: npt.NDArray[np.intp]
-    kernels: list[npt.NDArray[np.complex128]]
-    at_zero: list[FloatArray]
+    increments: list[tuple[FloatArray, FloatArray]]
     first: FloatArray
     grid: FloatArray
     weights: FloatArray
     distance: float
-    length: int
+    reach: int
 
     @classmethod
     def of(cls, layers: Layers, distance: float) -> Walk | None:
@@ -204,18 +205,9 @@ class Walk:
             for k in range(order + 1):
                 weights[k] += step * coefficient * math.comb(order, k) * (-1.0) ** (order - k)
         densities = [np.split(total.density(np.concatenate([-grid, grid, distance - grid])), 3) for total in sums]
-        # What is shifted around the end of a transform has to land in zeros: as many as one increment reaches.
         reach = max(_reach(side) for forward, backward, _ in densities for side in (forward, backward))
-        length = fft.next_fast_len(size + reach, real=True)
-        kernels = []
-        for forward, backward, _ in densities:
-            padded = np.zeros(length)
-            padded[:reach] = forward[:reach]
-            padded[length - reach + 1 :] = backward[reach - 1 : 0 : -1]
-            kernels.append(fft.rfft(padded))
-        at_zero = [forward for forward, _, _ in densities]
-        first = densities[layers.index[-1]][2]
-        return cls(layers.index, kernels, at_zero, first, grid, weights, distance, length)
+        increments = [(forward, backward[:reach]) for forward, backward, _ in densities]
+        return cls(layers.index, increments, densities[layers.index[-1]][2], grid, weights, distance, reach)
 
     def steps(self) -> Iterator[Distances]:
         """The law of D at layers L, L - 1, ..., 0; one object as soon as it no longer changes."""
@@ -223,20 +215,43 @@ class Walk:
         now = self._reflected(self.first)
         yield now
         settled = False
+        kernels: dict[tuple[int, int], ComplexArray] = {}
         for kind in self.index[-2::-1].tolist():
-            if not (settled and len(self.kernels) == 1):
+            if not (settled and len(self.increments) == 1):
                 last = now
-                spectrum = fft.rfft(self.weights * last.density, self.length)
-                spectrum *= self.kernels[kind]
-                moved = fft.irfft(spectrum, self.length)[: self.grid.size]
-                moved += last.atom * self.at_zero[kind]
+                size = self._size(last.density)
+                length = fft.next_fast_len(size + self.reach, real=True)
+                if (kind, length) not in kernels:
+                    kernels[kind, length] = self._kernel(kind, length)
+                occupied = last.density[:size]
+                spectrum = np.fft.rfft(self.weights[: occupied.size] * occupied, length)
+                spectrum *= kernels[kind, length]
+                moved = np.fft.irfft(spectrum, length)[:size]
+                moved += last.atom * self.increments[kind][0][:size]
                 now = self._reflected(moved)
-                settled = bool(np.abs(now.density - last.density).max() < 1e-14 * now.density.max())
+                same = now.density.size == last.density.size
+                settled = same and bool(np.abs(now.density - last.density).max() < 1e-14 * now.density.max())
             yield now
+
+    def _size(self, density: FloatArray) -> int:
+        """Points of the grid that D may reach in the next step: one of few numbers, to have few transforms."""
+        part = -(-self.grid.size // _PARTS)
+        return min(self.grid.size, -(-(_reach(density) + self.reach) // part) * part)
+
+    def _kernel(self, kind: int, length: int) -> ComplexArray:
+        """Transform of an increment's density. What it shifts around the end lands in zeros, of which there are as many
+        as it reaches.
+        """
+        forward, backward = self.increments[kind]
+        padded = np.zeros(length)
+        padded[: self.reach] = forward[: self.reach]
+        padded[length - self.reach + 1 :] = backward[:0:-1]
+        return np.asarray(np.fft.rfft(padded))
 
     def _reflected(self, density: FloatArray) -> Distances:
         """With all mass beyond 0 at 0."""
-        return Distances(self.grid, max(0.0, 1.0 - float(self.weights @ density)), density)
+        beyond = float(self.weights[: density.size] @ density)
+        return Distances(self.grid[: density.size], max(0.0, 1.0 - beyond), density)
 
     def at(self, layer: int) -> Distances:
         """The law of D at a layer."""
@@ -265,20 +280,20 @@ class Walk:
         """E D, the moments of D about it, shape (6,), and E e^{-D}."""
         if law.fixed > 0.0 or not law.density.any():
             return law.fixed, np.zeros(ORDERS), math.exp(-law.fixed)
-        mass = self.weights * law.density
-        mean = float(mass @ self.grid)
-        centred = self.grid - mean
+        mass = self.weights[: law.density.size] * law.density
+        mean = float(mass @ law.grid)
+        centred = law.grid - mean
         square = centred * centred
         fourth = square * square
         odd, even = mass * centred, mass * square
         powers = [odd.sum(), even.sum(), odd @ square, even @ square, odd @ fourth, even @ fourth]
         central = np.array(powers) + law.atom * (-mean) ** np.arange(1, ORDERS + 1)
-        return mean, central, float(weighted @ law.density) + law.atom
+        return mean, central, float(weighted[: law.density.size] @ law.density) + law.atom
 
 
-def _reach(side: FloatArray) -> int:
-    """Points of a grid up to which a density is not 0, and one more."""
-    return min(side.size, int(np.flatnonzero(side).max(initial=0)) + 2)
+def _reach(density: FloatArray) -> int:
+    """Points of the grid beyond which a density is nothing but rounding."""
+    return min(density.size, int(np.flatnonzero(density > _ROUNDING * density.max()).max(initial=0)) + 2)
 
 
 def _farthest(sums: list[Sum], layers: Layers, distance: float) -> float:
