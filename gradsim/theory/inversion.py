@@ -25,8 +25,8 @@ BoolArray = npt.NDArray[np.bool_]
 _LOG_TAIL = 34.0
 _NEGLIGIBLE = 1e-16
 _BLOCK = 32
-# Slopes that Chernoff's bound is taken at: neighbours so near that the best of them is within 1 per cent of it.
-_SLOPES = 32
+# Slopes that Chernoff's bound is taken at: neighbours so near that the best of them is within 4 per cent of it.
+_SLOPES = 16
 _MAX_TERMS = 2048
 _CONTOUR_NODES = 24
 
