@@ -14,6 +14,7 @@ from gradsim.paired_increments import PairedIncrements
 from gradsim.rounding import rounding_tolerance, stored_spacing
 from gradsim.significance import (
     FloatArray,
+    binomial_excess_p,
     binomial_p,
     ks_distance,
     ks_p,
@@ -23,6 +24,7 @@ from gradsim.significance import (
     variance_law,
 )
 from gradsim.theory.law import EXACT, Law
+from gradsim.zero_draws import chance_of_zero
 
 AGREE, DISAGREE, APPROXIMATE = "agree", "disagree", "approximate"
 
@@ -221,17 +223,19 @@ def _ks(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
 
 def _deaths(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:
     """Chains without a finite ln||g_0|| against P(dead): where the law knows no death, none may be missing
-    for any reason.
+    for any reason but zeros that were drawn, which are held to their own probability.
     """
     n, p = cell.chains, float(law.p_dead[0])
     dead = n - alive(cell)
     row = replace(blank, statistic="deaths", theory=p, empirical=dead / n if n else math.nan, n=n)
-    if n == 0:
+    if n == 0 or math.isnan(p) or (p == 0.0 and law.validity != EXACT):
         return row
-    if p == 0.0:
-        return replace(row, verdict=DISAGREE if dead else AGREE) if law.validity == EXACT else row
-    error = math.sqrt(p * (1.0 - p) / n)
-    return replace(_with_theory(row, p, error), p=binomial_p(dead, n, p))
+    drawn = chance_of_zero(cell.chain, cell.dtype)
+    if p == drawn == 0.0:
+        return replace(row, verdict=DISAGREE if dead else AGREE)
+    expected = p + (1.0 - p) * drawn
+    row = _with_theory(row, expected, math.sqrt(expected * (1.0 - expected) / n))
+    return replace(row, p=binomial_p(dead, n, expected) if p > 0.0 else binomial_excess_p(dead, n, expected))
 
 
 def _increments(cell: Cell, law: Law, blank: StatisticalTest) -> StatisticalTest:

@@ -46,7 +46,7 @@ class CellComparison:
     chains, alive : int
         Chains simulated, and those whose g_0 is finite and not zero.
     p_dead : float
-        P(g_0 = 0) in the law; NaN without one.
+        P(g_0 = 0) in the law; NaN where unknown.
     detectable_gain_error : float
         Relative gain error that the mean finds with power 0.9 at the adjusted level; NaN without an exact law
         of the mean.

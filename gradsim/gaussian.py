@@ -27,6 +27,8 @@ _MAX_REFINEMENTS = 6
 # is 4.5 half octaves: 18 terms leave 9^-18 < 1e-17.
 _TERMS = 18
 _ORDERS = np.arange(_TERMS)
+# Values of q that are kept. Fewer than a chain has layers would be as good as none: each is asked for in turn.
+_KEPT = 32768
 # Where q is smaller than float64 resolves beside 1, the first order in q is all there is.
 _LEAST = 2.0**-54
 # Where q is larger, gelu and silu are rectifiers: what they lack is of relative order 1/sqrt(q) < 1e-15.
@@ -142,7 +144,7 @@ def _at_zero(activation: Activation) -> tuple[float, float, float]:
     return float(activation.phi(zero)[0]), float(activation.dphi(zero)[0]), curvature
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=_KEPT)
 def _read(name: str, q: float) -> tuple[float, ...]:
     """The expectations that `quadrature` lists, from their polynomials."""
     q = min(q, _HIGHEST)

@@ -1,7 +1,8 @@
-"""At which layer a gradient would leave a number format, had it been propagated in that format unscaled.
+"""At which layer a gradient, its true value stored in a number format unscaled, would leave that format.
 
 gradsim accumulates in log scale and never overflows; what would have is read off ``log_grad_max``, the logarithm
-of the largest entry of g_l, going backward from the output. The formats are IEEE 754's and bfloat16.
+of the largest entry of g_l, going backward from the output. The formats are IEEE 754's and bfloat16, and a value is
+rounded to the nearest number, of two as near to the one whose last bit is 0.
 """
 
 from __future__ import annotations
@@ -46,6 +47,20 @@ class Format:
     smallest_normal: float
     smallest: float
 
+    @property
+    def log_bounds(self) -> tuple[float, float, float]:
+        """Logarithms of the values at which each of `EVENTS` begins, half a spacing from those numbers.
+
+        The next number above the largest would be the power of 2 above it, and a value half way to it becomes inf; one
+        half way from the smallest number to 0 becomes 0; one half way from the smallest normal number to the next
+        below becomes that normal number still.
+        """
+        # Scaled down to 1: half a spacing above the largest float64 lies none.
+        share, exponent = math.frexp(self.largest)
+        overflow = math.log((share + 1.0) / 2.0) + exponent * math.log(2.0)
+        subnormal = math.log(self.smallest_normal) + math.log1p(-self.smallest / self.smallest_normal / 2.0)
+        return overflow, subnormal, math.log(self.smallest) - math.log(2.0)
+
 
 FORMATS: Final = (
     Format("float16", 65504.0, 2.0**-14, 2.0**-24),
@@ -54,8 +69,8 @@ FORMATS: Final = (
     Format("float64", (2.0 - 2.0**-52) * 2.0**1023, 2.0**-1022, 2.0**-1074),
 )
 
-#: What can happen: the largest entry passes the largest number; it falls below full precision; it, and so every
-#: entry, falls below the smallest number.
+#: What can happen when the vector is stored: its largest entry becomes infinite; it loses full precision; it, and so
+#: every entry, becomes zero.
 EVENTS: Final = ("overflow", "subnormal", "underflow")
 
 
@@ -137,18 +152,18 @@ class _Steps:
 
 
 def _thresholds() -> list[tuple[str, str, float]]:
-    """Format, event, and the logarithm of the number that is passed."""
-    return [
-        (form.name, event, math.log(bound))
-        for form in FORMATS
-        for event, bound in zip(EVENTS, (form.largest, form.smallest_normal, form.smallest), strict=True)
-    ]
+    """Format, event, and the logarithm of the value that is passed."""
+    return [(form.name, event, bound) for form in FORMATS for event, bound in zip(EVENTS, form.log_bounds, strict=True)]
 
 
 def _passed(values: npt.NDArray[np.floating], event: str, threshold: float) -> Bools:
-    """Where the largest entry is beyond the threshold; exact zeros and lost values are not."""
-    beyond = values > threshold if event == "overflow" else values < threshold
-    return np.asarray(beyond & np.isfinite(values))
+    """Where the largest entry is beyond the threshold, or at it where that rounds away; exact zeros and lost values
+    are not.
+    """
+    # In the float32 of the recorded values: a power of 2 that lies on a threshold is then seen to.
+    logs, bound = np.asarray(values, dtype=np.float32), np.float32(threshold)
+    beyond = {"overflow": logs >= bound, "subnormal": logs < bound, "underflow": logs <= bound}[event]
+    return np.asarray(beyond & np.isfinite(logs))
 
 
 def _first_steps(trajectories: Any, depth: int, event: str, threshold: float) -> _Steps:
@@ -209,8 +224,13 @@ def _theory(law: Law | None, expected: npt.NDArray[np.float64] | None, event: st
     if passed.any():
         return int(passed.argmax())
     rate = law.rate if event == "overflow" else -law.rate
-    distance = abs(threshold - float(backward[-1]))
-    return len(backward) - 1 + math.floor(distance / rate) + 1 if rate > ROUNDING else None
+    if not rate > ROUNDING:
+        return None
+    layers = abs(threshold - float(backward[-1])) / rate
+    # A distance that is a whole number of layers but for rounding ends at the threshold.
+    slack = ROUNDING * max(1.0, layers)
+    further = math.floor(layers + slack) + 1 if event == "subnormal" else math.ceil(layers - slack)
+    return len(backward) - 1 + max(further, 1)
 
 
 def _expected_log_max(law: Law, chain: Chain) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""p-values for samples held against a law, and Holm's adjustment. All tests are two-sided."""
+"""p-values for samples held against a law, and Holm's adjustment. Tests are two-sided where nothing else is said."""
 
 from __future__ import annotations
 
@@ -131,8 +131,12 @@ def binomial_p(count: int, n: int, p: float) -> float:
     if p in (0.0, 1.0):
         return 1.0 if count == n * p else 0.0
     lower = float(sp.bdtr(count, n, p))
-    upper = float(sp.bdtrc(count - 1, n, p)) if count > 0 else 1.0
-    return min(1.0, 2.0 * min(lower, upper))
+    return min(1.0, 2.0 * min(lower, binomial_excess_p(count, n, p)))
+
+
+def binomial_excess_p(count: int, n: int, p: float) -> float:
+    """One-sided p-value of so many successes: P(K >= count), K ~ Bin(n, p)."""
+    return float(sp.bdtrc(count - 1, n, p)) if count > 0 else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -30,6 +30,62 @@ def test_formats_are_numpys_and_bfloat16_is_the_upper_half_of_float32(form: Any)
     assert (form.largest, form.smallest_normal, form.smallest) == tuple(float(value) for value in expected)
 
 
+def stored(form: Any, value: float) -> float:
+    """A value in a format: NumPy's, or for bfloat16 a float32 rounded to its upper half."""
+    if form.name in IEEE:
+        with np.errstate(over="ignore", under="ignore"):
+            return float(IEEE[form.name](value))
+    bits = np.float32(value).view(np.uint32)
+    rounded = (int(bits) + 0x7FFF + (int(bits) >> 16 & 1)) >> 16 << 16
+    return float(np.array([rounded], np.uint32).view(np.float32)[0])
+
+
+@pytest.mark.parametrize("form", FORMATS[:3], ids=lambda form: form.name)
+def test_a_format_is_left_where_rounding_to_nearest_leaves_it(form: Any) -> None:
+    """float16 keeps 65519 as 65504 and 1.01 2^-25 as 2^-24."""
+    overflow, subnormal, underflow = (math.exp(log) for log in form.log_bounds)
+    # bfloat16 comes by way of float32, whose subnormals are coarser.
+    nearness = 1e-4 if form.name == "bfloat16" else 1e-9
+    near = 1.0 - nearness, 1.0 + nearness
+    assert [stored(form, overflow * factor) for factor in near] == [form.largest, math.inf]
+    assert [stored(form, underflow * factor) for factor in near] == [0.0, form.smallest]
+    spacing = form.smallest / form.smallest_normal
+    below, above = (form.smallest_normal * (1.0 - spacing * share) for share in (0.6, 0.4))
+    assert stored(form, below) < form.smallest_normal == stored(form, above)
+    assert below < subnormal < above
+
+
+def test_the_thresholds_of_float64_follow_the_same_rule() -> None:
+    overflow, _, underflow = FORMATS[3].log_bounds
+    assert overflow == pytest.approx(1024 * math.log(2.0), abs=1e-12)
+    assert underflow == pytest.approx(-1075 * math.log(2.0), abs=1e-12)
+
+
+def test_a_power_of_two_on_a_threshold_is_rounded_away() -> None:
+    """0.5^25 = 2^-25 lies half way between 0 and the smallest float16, and becomes 0; 0.5^14 has full precision."""
+    for depth in (40, 10):
+        chain = Chain(activation="linear", init="identity", gain=0.5, width=1, depth=depth)
+        found = crossings(gradsim.simulate(chain, 4), find(chain))
+        assert of(found, "float16", "underflow").theory_depth == 25
+        assert of(found, "float16", "subnormal").theory_depth == 15
+        assert of(found, "float32", "underflow").theory_depth == 150
+        assert of(found, "float16", "underflow").median == (15 if depth == 40 else None)
+        assert of(found, "float16", "subnormal").median == (25 if depth == 40 else None)
+
+
+def test_a_chain_propagated_in_a_format_is_another_matter() -> None:
+    """0.9^l lies below all of float16 from l = 165 on; each step rounded to float16, it never becomes 0."""
+    chain = Chain(activation="linear", init="identity", gain=0.9, width=1, depth=300)
+    found = of(crossings(gradsim.simulate(chain, 4), find(chain)), "float16", "underflow")
+    assert found.median == found.theory_layer == 300 - 165
+    assert np.float16(0.9**165) == 0.0 < np.float16(0.9**164)
+    for gain, left in ((0.9, 4), (0.51, 1), (0.5, 0)):
+        g = np.float16(1.0)
+        for _ in range(3000):
+            g = np.float16(g * np.float16(gain))
+        assert float(g) == left * 2.0**-24
+
+
 def cell_of(logs: np.ndarray, **fields: Any) -> Cell:
     chain = Chain(**({"width": 4, "depth": logs.shape[1] - 1} | fields))
     return Cell(chain, {"log_grad_norm": logs.astype(np.float32), "log_grad_max": logs.astype(np.float32)})
@@ -58,9 +114,9 @@ def test_median_and_spread_are_over_all_chains_those_that_never_do_coming_last()
 
 def test_a_gradient_becomes_imprecise_before_it_becomes_zero() -> None:
     found = crossings(cell_of(straight(np.full(20, -1.0), 20)), None)
-    # ln 2^-14 = -9.70 and ln 2^-24 = -16.64.
+    # ln 2^-14 = -9.70 and ln 2^-25 = -17.33.
     assert of(found, "float16", "subnormal").median == 20 - 10
-    assert of(found, "float16", "underflow").median == 20 - 17
+    assert of(found, "float16", "underflow").median == 20 - 18
     assert of(found, "float16", "overflow").crossed == 0
     assert of(found, "bfloat16", "underflow").never == 20
 

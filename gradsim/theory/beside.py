@@ -12,6 +12,7 @@ import numpy as np
 from scipy import special as sp
 
 from gradsim.chain import Chain
+from gradsim.theory import lyapunov
 from gradsim.theory.dropout import masked
 from gradsim.theory.law import (
     EXACT,
@@ -29,6 +30,10 @@ from gradsim.theory.relu import through
 from gradsim.theory.special import FloatArray, LogBeta, LogChiSquared
 
 _SLOPES = {"linear": 1.0, "relu": 0.0}
+_UNSORTED = (
+    "the recorded ones are sorted in each chain, which spreads their means by about a standard deviation where "
+    "neighbours lie nearer than that, and by nothing as the depth goes to infinity"
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def beside(chain: Chain, law: Law | None) -> list[Beside]:
         rows.append(_activations(chain))
         if law is not None and law.layers is not None:
             rows.append(_weight_gradients(chain, law))
-    if _is_plain(chain) and chain.probes > 1 and chain.activation == "linear" and chain.init == "gaussian":
+    gaussian = _is_plain(chain) and chain.activation == "linear" and chain.init == "gaussian"
+    if gaussian and not chain.dropout and chain.probes > 1:
         rows.append(_lyapunov(chain))
     if _is_one_gaussian_matrix(chain):
         rows.append(_spectral_radius(chain))
@@ -128,21 +134,20 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
 
 
 def _lyapunov(chain: Chain) -> Beside:
-    """Means over the layers of ln R_kk, R_kk^2 = (s2/n_{l-1}) chi2_{n_{l-1} - k + 1} (Newman 1986)."""
-    k = np.arange(chain.probes)
-    sizes = list(zip(squared_gains(chain), chain.widths[:-1], strict=True))
-    means = [math.log(2.0 * s2 / m) + sp.digamma((m - k) / 2.0) for s2, m in sizes]
-    variances = [sp.polygamma(1, (m - k) / 2.0) for _, m in sizes]
+    """Exponents as they are recorded, in descending order; see `gradsim.theory.lyapunov`."""
+    known = lyapunov.is_sorted_law_known(chain)
+    mean, var = lyapunov.descending(chain) if known else lyapunov.in_order(chain)
+    source = "diagonals of QR, independent sums over the layers (Newman 1986)"
     return Beside(
         quantity="lyapunov",
         layer=None,
-        mean=np.mean(means, axis=0) / 2.0,
-        var=np.mean(variances, axis=0) / (4.0 * chain.depth),
+        mean=mean,
+        var=var,
         log_second_moment=None,
         p_dead=0.0,
         rate=math.nan,
-        validity=EXACT,
-        source="diagonals of QR in their order (Newman 1986); a chain's exponents are sorted, which biases them",
+        validity=EXACT if known else LEADING_ORDER,
+        source=f"{source}, sorted in each chain" if known else f"{source}, unsorted: {_UNSORTED}",
     )
 
 

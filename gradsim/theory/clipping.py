@@ -19,7 +19,7 @@ from scipy import fft
 
 from gradsim.theory.inversion import Sum
 from gradsim.theory.law import EXACT, Law, Layers
-from gradsim.theory.special import ORDERS, FloatArray, cumulants_from_moments
+from gradsim.theory.special import ORDERS, ComplexArray, FloatArray, cumulants_from_moments
 
 # ln of the probability that the walk may leave the grid.
 _LOG_TAIL = 34.0
@@ -28,6 +28,10 @@ _LOG_TAIL = 34.0
 _RESOLUTION = 2.5
 # Layers times grid points above which a law takes seconds.
 _LARGEST = 5e6
+# Of the largest density: less is rounding.
+_ROUNDING = 1e-14
+# Sizes between which transforms grow with the walk.
+_PARTS = 8
 # Variances below this are those of rounding.
 _LEAST_VARIANCE = 1e-10
 # E e^{-D} below this is not told from the rounding of a density that is larger elsewhere.
@@ -46,11 +50,14 @@ class ClippedLaw(Law):
         First cumulants of ln||g_l|| given survival.
     walk : Walk or None
         None where nothing is random.
+    bottom : Distances or None
+        The law of the distance below the threshold at layer 0, which is asked for the most.
     """
 
     moments: FloatArray
     log_clip: float
     walk: Walk | None
+    bottom: Distances | None
 
     @property
     def cumulants(self) -> FloatArray:
@@ -59,14 +66,17 @@ class ClippedLaw(Law):
 
     def atom(self, layer: int = 0) -> float:
         """P(||g_layer|| = c) given survival."""
-        return 1.0 if self.walk is None else self.walk.at(layer).atom
+        return 1.0 if self.walk is None else self._at(self.walk, layer).atom
+
+    def _at(self, walk: Walk, layer: int) -> Distances:
+        return self.bottom if layer == 0 and self.bottom is not None else walk.at(layer)
 
     def mean_cdf(self, x: npt.ArrayLike, chains: int, layer: int = 0) -> FloatArray | None:
         """P(ln||g_layer|| <= x) given survival; None for a mean over several chains."""
         points = np.asarray(x, dtype=np.float64)
         if self.walk is None:
             return np.where(np.isnan(points), np.nan, np.where(points >= self.mean[layer], 1.0, 0.0))
-        return self.walk.at(layer).beyond(2.0 * (self.log_clip - points)) if chains == 1 else None
+        return self._at(self.walk, layer).beyond(2.0 * (self.log_clip - points)) if chains == 1 else None
 
 
 def clipped(clip: float, base: Law) -> ClippedLaw | None:
@@ -84,12 +94,12 @@ def clipped(clip: float, base: Law) -> ClippedLaw | None:
     walk = Walk.of(base.layers, distance)
     if walk is None:
         return None
-    cumulants, log_second = walk.summary()
+    cumulants, log_second, bottom = walk.summary()
     cumulants *= (-0.5) ** np.arange(1, ORDERS + 1)[:, None]
     cumulants[0] += log_clip
     if cumulants[1, 0] < _LEAST_VARIANCE:
         return None
-    return _law(base, log_clip, cumulants, 2.0 * log_clip + log_second, walk)
+    return _law(base, log_clip, cumulants, 2.0 * log_clip + log_second, walk, bottom)
 
 
 def _fixed(base: Law, log_clip: float, distance: float) -> ClippedLaw:
@@ -101,10 +111,17 @@ def _fixed(base: Law, log_clip: float, distance: float) -> ClippedLaw:
         distances.append(max(0.0, distances[-1] - step))
     cumulants = np.zeros((ORDERS, len(distances)))
     cumulants[0] = log_clip - np.array(distances[::-1]) / 2.0
-    return _law(base, log_clip, cumulants, 2.0 * cumulants[0], None)
+    return _law(base, log_clip, cumulants, 2.0 * cumulants[0])
 
 
-def _law(base: Law, log_clip: float, cumulants: FloatArray, log_second: FloatArray, walk: Walk | None) -> ClippedLaw:
+def _law(
+    base: Law,
+    log_clip: float,
+    cumulants: FloatArray,
+    log_second: FloatArray,
+    walk: Walk | None = None,
+    bottom: Distances | None = None,
+) -> ClippedLaw:
     return ClippedLaw(
         name="clipped",
         validity=EXACT,
@@ -118,6 +135,7 @@ def _law(base: Law, log_clip: float, cumulants: FloatArray, log_second: FloatArr
         moments=cumulants,
         log_clip=log_clip,
         walk=walk,
+        bottom=bottom,
     )
 
 
@@ -150,25 +168,25 @@ class Walk:
     ----------
     index : array of int, shape (L,)
         Kind of each layer's increment, from layer 1.
-    kernels : list of array
-        Fourier transforms of the densities of -X of each kind, over the differences of two grid points.
-    at_zero : list of array
-        Those densities at the grid points.
+    increments : list of (array, array)
+        Densities of -X of each kind at the grid points, and of X at the first of them.
     first : array
-        That of layer L at the grid points less `distance`.
+        The former of layer L at the grid points less `distance`.
     grid, weights : array, shape (N,)
         Points, and weights of the integral over them.
     distance : float
         D at layer L.
+    reach : int
+        Grid points beyond which the density of an increment is rounding, either way.
     """
 
     index: npt.NDArray[np.intp]
-    kernels: list[npt.NDArray[np.complex128]]
-    at_zero: list[FloatArray]
+    increments: list[tuple[FloatArray, FloatArray]]
     first: FloatArray
     grid: FloatArray
     weights: FloatArray
     distance: float
+    reach: int
 
     @classmethod
     def of(cls, layers: Layers, distance: float) -> Walk | None:
@@ -186,18 +204,10 @@ class Walk:
         for order, coefficient in enumerate(_GREGORY):
             for k in range(order + 1):
                 weights[k] += step * coefficient * math.comb(order, k) * (-1.0) ** (order - k)
-        length = fft.next_fast_len(2 * size, real=True)
-        kernels, at_zero, firsts = [], [], []
-        for total in sums:
-            density = total.density(np.concatenate([-grid, grid, distance - grid]))
-            forward, backward, from_distance = np.split(density, 3)
-            padded = np.zeros(length)
-            padded[:size] = forward
-            padded[length - size + 1 :] = backward[:0:-1]
-            kernels.append(fft.rfft(padded))
-            at_zero.append(forward)
-            firsts.append(from_distance)
-        return cls(layers.index, kernels, at_zero, firsts[layers.index[-1]], grid, weights, distance)
+        densities = [np.split(total.density(np.concatenate([-grid, grid, distance - grid])), 3) for total in sums]
+        reach = max(_reach(side) for forward, backward, _ in densities for side in (forward, backward))
+        increments = [(forward, backward[:reach]) for forward, backward, _ in densities]
+        return cls(layers.index, increments, densities[layers.index[-1]][2], grid, weights, distance, reach)
 
     def steps(self) -> Iterator[Distances]:
         """The law of D at layers L, L - 1, ..., 0; one object as soon as it no longer changes."""
@@ -205,29 +215,55 @@ class Walk:
         now = self._reflected(self.first)
         yield now
         settled = False
+        kernels: dict[tuple[int, int], ComplexArray] = {}
         for kind in self.index[-2::-1].tolist():
-            if not (settled and len(self.kernels) == 1):
+            if not (settled and len(self.increments) == 1):
                 last = now
-                length = fft.next_fast_len(2 * self.grid.size, real=True)
-                spectrum = fft.rfft(self.weights * last.density, length) * self.kernels[kind]
-                moved = fft.irfft(spectrum, length)[: self.grid.size] + last.atom * self.at_zero[kind]
+                size = self._size(last.density)
+                length = fft.next_fast_len(size + self.reach, real=True)
+                if (kind, length) not in kernels:
+                    kernels[kind, length] = self._kernel(kind, length)
+                occupied = last.density[:size]
+                spectrum = np.fft.rfft(self.weights[: occupied.size] * occupied, length)
+                spectrum *= kernels[kind, length]
+                moved = np.fft.irfft(spectrum, length)[:size]
+                moved += last.atom * self.increments[kind][0][:size]
                 now = self._reflected(moved)
-                settled = bool(np.abs(now.density - last.density).max() < 1e-14 * np.abs(now.density).max())
+                same = now.density.size == last.density.size
+                settled = same and bool(np.abs(now.density - last.density).max() < 1e-14 * now.density.max())
             yield now
+
+    def _size(self, density: FloatArray) -> int:
+        """Points of the grid that D may reach in the next step: one of few numbers, to have few transforms."""
+        part = -(-self.grid.size // _PARTS)
+        return min(self.grid.size, -(-(_reach(density) + self.reach) // part) * part)
+
+    def _kernel(self, kind: int, length: int) -> ComplexArray:
+        """Transform of an increment's density. What it shifts around the end lands in zeros, of which there are as many
+        as it reaches.
+        """
+        forward, backward = self.increments[kind]
+        padded = np.zeros(length)
+        padded[: self.reach] = forward[: self.reach]
+        padded[length - self.reach + 1 :] = backward[:0:-1]
+        return np.asarray(np.fft.rfft(padded))
 
     def _reflected(self, density: FloatArray) -> Distances:
         """With all mass beyond 0 at 0."""
-        return Distances(self.grid, max(0.0, 1.0 - float(self.weights @ density)), density)
+        beyond = float(self.weights[: density.size] @ density)
+        return Distances(self.grid[: density.size], max(0.0, 1.0 - beyond), density)
 
     def at(self, layer: int) -> Distances:
         """The law of D at a layer."""
         return next(itertools.islice(self.steps(), len(self.index) - layer, None))
 
-    def summary(self) -> tuple[FloatArray, FloatArray]:
-        """Cumulants of D, shape (6, L+1), and ln E e^{-D}, shape (L+1,), from layer 0; NaN where that is too small."""
+    def summary(self) -> tuple[FloatArray, FloatArray, Distances]:
+        """Cumulants of D, shape (6, L+1), ln E e^{-D}, shape (L+1,), from layer 0, NaN where that is too small, and the
+        law of D at layer 0.
+        """
         means, moments, log_second = [], [], []
         weighted = self.weights * np.exp(-self.grid)
-        last = None
+        last: Distances | None = None
         for law in self.steps():
             if law is not last:
                 mean, central, second = self._moments(law, weighted)
@@ -237,21 +273,27 @@ class Walk:
             log_second.append(math.log(second) if second > _LEAST_MOMENT else math.nan)
         cumulants = cumulants_from_moments(np.array(moments[::-1]).T)
         cumulants[0] += means[::-1]
-        return cumulants, np.array(log_second[::-1])
+        assert last is not None
+        return cumulants, np.array(log_second[::-1]), last
 
     def _moments(self, law: Distances, weighted: FloatArray) -> tuple[float, FloatArray, float]:
         """E D, the moments of D about it, shape (6,), and E e^{-D}."""
         if law.fixed > 0.0 or not law.density.any():
             return law.fixed, np.zeros(ORDERS), math.exp(-law.fixed)
-        mass = self.weights * law.density
-        mean = float(mass @ self.grid)
-        centred = self.grid - mean
+        mass = self.weights[: law.density.size] * law.density
+        mean = float(mass @ law.grid)
+        centred = law.grid - mean
         square = centred * centred
         fourth = square * square
         odd, even = mass * centred, mass * square
         powers = [odd.sum(), even.sum(), odd @ square, even @ square, odd @ fourth, even @ fourth]
         central = np.array(powers) + law.atom * (-mean) ** np.arange(1, ORDERS + 1)
-        return mean, central, float(weighted @ law.density) + law.atom
+        return mean, central, float(weighted[: law.density.size] @ law.density) + law.atom
+
+
+def _reach(density: FloatArray) -> int:
+    """Points of the grid beyond which a density is nothing but rounding."""
+    return min(density.size, int(np.flatnonzero(density > _ROUNDING * density.max()).max(initial=0)) + 2)
 
 
 def _farthest(sums: list[Sum], layers: Layers, distance: float) -> float:

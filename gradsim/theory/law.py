@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gradsim.chain import Chain
 from gradsim.theory.inversion import Sum
-from gradsim.theory.special import ORDERS, FloatArray, Part
+from gradsim.theory.special import ORDERS, FloatArray, Part, log_mean_of
 
 EXACT = "exact"
 LEADING_ORDER = "leading order"
@@ -44,8 +44,7 @@ class Increment:
         """ln E||g_{l-1}||^2/||g_l||^2, given survival; infinite where a reciprocal has no mean."""
         if any(part.reach <= 1.0 for part in self.parts):
             return math.inf
-        one = np.ones(1, dtype=np.complex128)
-        return self.constant + sum(float(part.log_moment(one)[0].real) for part in self.parts)
+        return self.constant + sum(log_mean_of(part) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Law:
     log_second_moment : array, shape (L+1,), or None
         ln E||g_l||^2, dead chains counting as 0; NaN where unknown.
     p_dead : array, shape (L+1,)
-        Probability that g_l is exactly zero.
+        Probability that g_l is exactly zero; NaN where unknown, as it mostly is from infinite width.
     rate : float
         Asymptotic growth of ln||g|| per layer going backward; NaN where unknown or not defined.
     start : float
@@ -199,7 +198,21 @@ class Law:
 
     def atom(self, layer: int = 0) -> float:
         """Probability of the likeliest single value of ln||g_layer||; 0 where the law does not give it."""
-        return 0.0 if self.layers is None else float(self.layers.above(layer).atom())
+        total = self._above(layer, 1)
+        return 0.0 if total is None else float(total.atom())
+
+    @cached_property
+    def _sums(self) -> dict[tuple[int, int], Sum]:
+        """The sums that were asked for: what their distribution functions are inverted from is kept with them."""
+        return {}
+
+    def _above(self, layer: int, copies: int) -> Sum | None:
+        """`Layers.above`, kept; None without layers."""
+        if self.layers is None:
+            return None
+        if (layer, copies) not in self._sums:
+            self._sums[layer, copies] = self.layers.above(layer, copies)
+        return self._sums[layer, copies]
 
     def mean_cdf(self, x: npt.ArrayLike, chains: int, layer: int = 0) -> FloatArray | None:
         """Distribution function of the mean of ln||g_layer|| over independent surviving chains.
@@ -211,10 +224,9 @@ class Law:
             How many chains are averaged.
         layer : int
         """
-        if self.layers is None:
-            return None
+        total = self._above(layer, chains)
         y = 2.0 * chains * (np.asarray(x, dtype=np.float64) - self.start)
-        return self.layers.above(layer, chains).cdf(y)
+        return None if total is None else total.cdf(y)
 
 
 def law_of_layers(

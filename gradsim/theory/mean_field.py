@@ -24,6 +24,9 @@ from gradsim.theory.special import FloatArray
 
 #: Odd activations: phi' is even and E z phi'(z) = 0, so that g_L = (1, ..., 1) has no overlap with W h.
 ODD = ("linear", "tanh", "erf")
+#: Weights whose law is continuous: no linear combination of them has a value of positive probability. Orthogonal
+#: ones have that too but at width 1, where they are signs.
+CONTINUOUS = ("gaussian", "uniform")
 
 _ERROR = (
     "at width n the mean of log||g||^2 lies lower by O(L/n): 1 to 3 L/n at moderate gains, up to 9 where units saturate"
@@ -72,10 +75,27 @@ def limit_law(chain: Chain, name: str, source: Sequence[str], growth: FloatArray
         mean=mean,
         var=None,
         log_second_moment=2.0 * mean,
-        p_dead=np.zeros(chain.depth + 1),
+        p_dead=chance_of_death(chain),
         rate=rate,
         start=start,
     )
+
+
+def chance_of_death(chain: Chain) -> FloatArray:
+    """P(g_l = 0) at finite width, shape (L+1,): 0 where no layer makes a gradient zero but with probability 0, NaN
+    otherwise. Infinite width says nothing about it.
+
+    That is where W is continuous and nothing is switched off: phi' is nowhere 0 (GELU's and SiLU's at one point alone)
+    and no unit dropped, or h_{l-1} is carried past. A norm may still have a single value to divide by.
+    """
+    switched_off = chain.activation == "relu" or (chain.activation == "leaky_relu" and chain.negative_slope == 0.0)
+    carried = bool(chain.skip_factor) and chain.carry != 0.0
+    passes = carried or not (switched_off or chain.dropout)
+    continuous = chain.init in CONTINUOUS or (chain.init == "orthogonal" and min(chain.widths) > 1)
+    certain = chain.kind in ("feedforward", "recurrent") and chain.norm == "none" and passes and continuous
+    dead = np.full(chain.depth + 1, 0.0 if certain else math.nan)
+    dead[-1] = 0.0
+    return dead
 
 
 def layers_are_alike(chain: Chain) -> bool:

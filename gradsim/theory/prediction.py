@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def p_dead(self) -> FloatArray | None:
-        """Probability that g_l is exactly zero, shape (L+1,), or None."""
+        """Probability that g_l is exactly zero, shape (L+1,), NaN where unknown; or None."""
         return None if self.law is None else self.law.p_dead
 
     @property

@@ -26,6 +26,12 @@ ORDERS = 6
 # Probabilities below exp(-45) of the largest are left out of a binomial.
 _LOG_NEGLIGIBLE = -45.0
 _STIRLING_FROM = 50.0
+# Range of K that a recurrence walks through.
+_LONGEST_RECURRENCE = 4000
+# Half-integers whose polygamma functions are kept: a call for one takes as long as for a hundred.
+_TABLE = 4096
+# Widths whose laws are kept: a profile may have as many as layers, and each is asked for several times.
+_WIDTHS = 4096
 
 
 class Part:
@@ -59,6 +65,24 @@ class Part:
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         """A logarithm of E e^{sX}, shape of `s`; on which branch is left open."""
         raise NotImplementedError
+
+
+# Parts of one law are met again in the laws beside it, and profiles have many.
+_KEPT = 2048
+
+
+@lru_cache(maxsize=_KEPT)
+def cumulants_of(part: Part) -> FloatArray:
+    """First `ORDERS` cumulants of a part, read-only and kept."""
+    result = part.cumulants.view()
+    result.flags.writeable = False
+    return result
+
+
+@lru_cache(maxsize=_KEPT)
+def log_mean_of(part: Part) -> float:
+    """ln E e^X of a part, kept."""
+    return float(part.log_moment(np.ones(1, dtype=np.complex128))[0].real)
 
 
 @dataclass(frozen=True)
@@ -143,22 +167,47 @@ class LogActiveFraction(Part):
 
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         active, weights = self._active
-        if active[-1] == self.width and active.size == self.width:
-            return self._log_moment_by_recurrence(s)
+        if active[-1] - active[0] <= _LONGEST_RECURRENCE:
+            result = self._log_moment_by_recurrence(s)
+            if np.all(np.isfinite(result)):
+                return result
         given = log_gamma_ratio(active[:, None] / 2.0, s[None, :])
         return log_weighted_sum(weights, given) - log_gamma_ratio(self.width / 2.0, s)
 
     def _log_moment_by_recurrence(self, s: ComplexArray) -> ComplexArray:
-        """From K = n, n - 1 downward by Gamma(a + 1) = a Gamma(a): two gamma functions instead of n."""
-        n, weights = self.width, self._active[1]
-        ratio = {n: np.ones_like(s)}
-        ratio[n - 1] = np.exp(log_beta_moment((n - 1) / 2.0, 0.5, s)) if n > 1 else ratio[n]
-        total = weights[-1] * ratio[n]
-        for k in range(n - 1, 0, -1):
-            if k < n - 1:
-                ratio[k] = ratio.pop(k + 2) * (0.5 * k / (0.5 * k + s))
-            total = total + weights[k - 1] * ratio[k]
-        return np.asarray(np.log(total))
+        """From the largest K downward by Gamma(a + 1) = a Gamma(a), in steps of 2: two gamma functions instead of as
+        many as there are values. Relative to the largest, so that no ratio is too small; one may be too large.
+        """
+        active, weights = self._active
+        stride = int(active[1] - active[0]) if active.size > 1 else 2
+        chains = [slice(None, None, -1)]
+        if stride % 2 and active.size > 1:
+            chains = [slice(None, None, -2), slice(-2, None, -2)]
+        tops = self._log_given(active[-1 : -1 - len(chains) : -1], s)
+        total = np.zeros_like(s)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for chain, top in zip(chains, tops, strict=True):
+                values = active[chain]
+                a = np.arange(values[0] / 2.0 - 1.0, values[-1] / 2.0 - 0.5, -1.0)
+                ratios = np.ones((a.size + 1, s.size), dtype=np.complex128)
+                np.cumprod(a[:, None] / (a[:, None] + s), axis=0, out=ratios[1:])
+                given = ratios[:: int(values[0] - values[1]) // 2] if values.size > 1 else ratios
+                total += np.einsum("k,ks->s", weights[chain], given) * np.exp(top - tops[0])
+            return np.asarray(np.log(total) + tops[0])
+
+    def _log_given(self, active: FloatArray, s: ComplexArray) -> ComplexArray:
+        """ln E F^s given K; shape (K, s.size)."""
+        result = np.zeros((active.size, s.size), dtype=np.complex128)
+        some = active < self.width
+        if some.any():
+            given = log_gamma_ratio(active[some, None] / 2.0, s) - log_gamma_ratio(self.width / 2.0, s)
+            far = np.abs(s) > max(100.0, 2.0 * self.width)
+            # Where |s| is large the gamma functions nearly cancel.
+            if far.any():
+                for row, inside in zip(given, active[some].tolist(), strict=True):
+                    row[far] = log_beta_moment(inside / 2.0, (self.width - inside) / 2.0, s[far])
+            result[some] = given
+        return result
 
 
 @dataclass(frozen=True)
@@ -198,8 +247,26 @@ class LogLeakyFraction(Part):
 def log_gamma_cumulants(a: float | FloatArray) -> FloatArray:
     """First cumulants of the logarithm of a Gamma(a, 1) variable: polygamma functions; shape (ORDERS,
     *a.shape).
+
+    Halves of small integers, which widths are, come from a table.
     """
-    return np.array([sp.polygamma(order, np.asarray(a, dtype=np.float64)) for order in range(ORDERS)])
+    halves = np.asarray(a, dtype=np.float64)
+    twice = 2.0 * halves
+    if np.max(twice) < _TABLE and np.all(twice == np.rint(twice)) and np.min(twice) > 0.0:
+        return np.take(_half_integers(), twice.astype(np.intp), axis=1)
+    return _polygammas(halves)
+
+
+@lru_cache(maxsize=1)
+def _half_integers() -> FloatArray:
+    """`_polygammas` at n/2, n = 0.._TABLE - 1; shape (ORDERS, _TABLE)."""
+    table = _polygammas(np.arange(_TABLE) / 2.0)
+    table.flags.writeable = False
+    return table
+
+
+def _polygammas(a: FloatArray) -> FloatArray:
+    return np.array([sp.polygamma(order, a) for order in range(ORDERS)])
 
 
 def log_gamma_ratio(a: float | FloatArray, s: ComplexArray, scale: float = 1.0) -> ComplexArray:
@@ -250,12 +317,14 @@ def _stirling_tail(z: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def log_weighted_sum(weights: FloatArray, logs: ComplexArray) -> ComplexArray:
     """ln sum_k weights[k] exp(logs[k, :]), without overflow."""
     top = logs.real.max(axis=0)
+    # Not by @: of a product this small BLAS makes two threads that wait for each other, ten times as long.
+    total = np.einsum("k,ks->s", weights, np.exp(logs - top))
     with np.errstate(divide="ignore"):
-        result: ComplexArray = np.log(weights @ np.exp(logs - top)) + top
+        result: ComplexArray = np.log(total) + top
     return result
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_WIDTHS)
 def binomial(n: int, at_least: int, probability: float = 0.5) -> tuple[FloatArray, FloatArray]:
     """Values and probabilities of K ~ Bin(n, probability) given K >= at_least, negligible ones left out."""
     p = probability

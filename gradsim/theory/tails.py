@@ -22,7 +22,7 @@ SMALL = 1e-6
 
 _DIGITS = 30.0
 _NEGLIGIBLE = 1e-14
-_BLOCK = 64
+_BLOCK = 32
 _MAX_TERMS = 2048
 _NODES = 64
 # Distance of a contour from the pole at 0, in units of -1/y, at which that pole adds no more than e^-30.

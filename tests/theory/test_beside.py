@@ -1,6 +1,6 @@
 """Laws of activations, weight gradients and Lyapunov exponents against real matrices.
 
-The p-values of this file, fewer than 300, are together held to 1e-4, Bonferroni; seeds are fixed.
+The p-values of this file, fewer than 400, are together held to 1e-4, Bonferroni; seeds are fixed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import gradsim
 from gradsim.chain import Chain
+from gradsim.theory import lyapunov
 from gradsim.theory.registry import predict
 from tests import brute
 from tests.theory.checks import normal
 
-LEVEL = 1e-4 / 300
+LEVEL = 1e-4 / 400
 REJECTED = 1e-12
 LEAKY = {"activation": "leaky_relu", "negative_slope": 0.3}
 
@@ -83,30 +85,84 @@ def test_square_weight_gradients_have_one_law_whatever_the_layer():
     np.testing.assert_allclose(row["var"], row["var"][0])
 
 
-@pytest.mark.parametrize("profile", [[6, 6, 6, 6], [7, 4, 5, 9]])
-def test_lyapunov_exponents(profile):
-    """QR by hand, in its own order."""
-    chain = Chain(activation="linear", profile=profile, gain=1.2, probes=3)
-    rng = np.random.default_rng(0)
-    frame = np.linalg.qr(rng.standard_normal((20_000, profile[-1], 3)))[0]
-    logs = np.zeros((20_000, 3))
-    for m, n in zip(profile[-2::-1], profile[:0:-1], strict=True):
-        w = 1.2 * rng.standard_normal((20_000, n, m)) / math.sqrt(m)
+def exponents(chain, chains, seed):
+    """By QR by hand, in the order of the columns; shape (chains, probes)."""
+    rng = np.random.default_rng(seed)
+    frame = np.linalg.qr(rng.standard_normal((chains, chain.widths[-1], chain.probes)))[0]
+    logs = np.zeros((chains, chain.probes))
+    for m, n in zip(chain.widths[-2::-1], chain.widths[:0:-1], strict=True):
+        w = float(chain.gains[0]) * rng.standard_normal((chains, n, m)) / math.sqrt(m)
         frame, r = np.linalg.qr(np.einsum("cij,cik->cjk", w, frame))
         logs += np.log(np.abs(np.einsum("ckk->ck", r)))
-    exponents = logs / chain.depth
+    return logs / chain.depth
+
+
+def smallest_p(sample, mean, var):
+    """Of the means and the variances of the exponents."""
+    z = (sample.mean(axis=0) - mean) / np.sqrt(np.array(var) / len(sample))
+    centred = (sample - mean) ** 2
+    spread = (centred.mean(axis=0) - var) / (centred.std(axis=0) / math.sqrt(len(sample)))
+    return min(map(normal, [*z, *spread]))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"profile": [6, 6, 6, 6]}, {"profile": [7, 4, 5, 9]}, {"width": 2, "depth": 1}, {"width": 5, "depth": 20}],
+    ids=str,
+)
+def test_lyapunov_exponents_are_those_sorted_in_each_chain(fields):
+    chain = Chain(activation="linear", gain=1.2, probes=2 if "width" in fields else 3, **fields)
+    unsorted = exponents(chain, 20_000, seed=0)
+    recorded = -np.sort(-unsorted, axis=1)
     row = rows(chain)["lyapunov"]
-    assert row["layer"] is None and row["log_second_moment"] is None
+    assert row["layer"] is None and row["log_second_moment"] is None and row["validity"] == "exact"
+    assert smallest_p(recorded, row["mean"], row["var"]) > LEVEL
+    assert smallest_p(unsorted, *lyapunov.in_order(chain)) > LEVEL
+    # Neither is the law of the other, nor of another gain.
+    assert smallest_p(recorded, *lyapunov.in_order(chain)) < REJECTED
+    wrong = rows(chain.replace(gain=1.26))["lyapunov"]
+    assert smallest_p(recorded, wrong["mean"], wrong["var"]) < REJECTED
 
-    def smallest(row):
-        mean, var = np.array(row["mean"]), np.array(row["var"])
-        z = (exponents.mean(axis=0) - mean) / np.sqrt(var / len(exponents))
-        centred = (exponents - mean) ** 2
-        spread = (centred.mean(axis=0) - var) / (centred.std(axis=0) / math.sqrt(len(exponents)))
-        return min(map(normal, [*z, *spread]))
 
-    assert smallest(row) > LEVEL
-    assert smallest(rows(chain.replace(gain=1.23))["lyapunov"]) < REJECTED
+def test_lyapunov_exponents_as_the_kernels_record_them():
+    chain = Chain(activation="linear", gain=1.0, width=8, depth=10, probes=8)
+    recorded = np.asarray(gradsim.simulate(chain, 20_000, 1).lyapunov, dtype=np.float64)
+    row = rows(chain)["lyapunov"]
+    assert smallest_p(recorded, row["mean"], row["var"]) > LEVEL
+    assert smallest_p(recorded, *lyapunov.in_order(chain)) < REJECTED
+
+
+def test_sorting_moves_exponents_apart_and_keeps_their_sum():
+    chain = Chain(activation="linear", gain=1.0, width=30, depth=40, probes=30)
+    (before, _), (after, _) = lyapunov.in_order(chain), lyapunov.descending(chain)
+    assert after.sum() == pytest.approx(before.sum(), abs=1e-10)
+    assert (np.cumsum(after)[:-1] > np.cumsum(before)[:-1]).all()
+    # Where the depth keeps them apart nothing is left to sort.
+    deep = chain.replace(depth=10_000, probes=3)
+    np.testing.assert_allclose(lyapunov.descending(deep)[0], lyapunov.in_order(deep)[0], atol=1e-6)
+
+
+def test_two_exponents_of_one_layer_by_quadrature():
+    """E max of ln chi_2 and ln chi_1, int x d(F G), from SciPy on a fine grid."""
+    chain = Chain(activation="linear", gain=1.0, width=2, depth=1, probes=2)
+    x = np.linspace(-60.0, 12.0, 400_001)
+    square = np.exp(2.0 * x)
+    both = stats.chi2(2).cdf(2.0 * square) * stats.chi2(1).cdf(2.0 * square)
+    expected = x[-1] - np.trapezoid(both, x)
+    assert lyapunov.descending(chain)[0][0] == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("fields", [{"width": 64, "probes": 33}, {"profile": [*range(40, 20, -1)], "probes": 2}])
+def test_many_lyapunov_exponents_say_that_they_are_unsorted(fields):
+    chain = Chain(activation="linear", gain=1.0, **fields)
+    row = rows(chain)["lyapunov"]
+    assert row["validity"] == "leading order" and "unsorted" in row["source"]
+    np.testing.assert_allclose(row["mean"], lyapunov.in_order(chain)[0])
+
+
+def test_dropout_has_no_law_of_lyapunov_exponents():
+    """What it masks of the frame is no longer orthonormal."""
+    assert "lyapunov" not in rows(Chain(activation="linear", width=8, probes=2, dropout=0.2))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

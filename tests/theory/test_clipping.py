@@ -93,3 +93,22 @@ def test_a_deep_wide_law_is_quick():
         find(chain).cdf(np.linspace(-5, 0, 4096))
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.3
+
+
+def test_what_a_long_chain_costs(monkeypatch):
+    """Transforms no longer than the walk has come and an increment reaches, and none for the law of g_0 again."""
+    lengths = []
+    transform = np.fft.rfft
+
+    def counted(x, n=None):
+        lengths.append(n or len(x))
+        return transform(x, n)
+
+    monkeypatch.setattr(np.fft, "rfft", counted)
+    law = find(Chain(width=64, depth=1000, clip=1.0))
+    assert 1000 < len(lengths) < 1020
+    # Twice the grid each would be 2,000 times its size.
+    assert sum(lengths) < 800 * law.walk.grid.size
+    lengths.clear()
+    assert law.cdf(law.mean[0]) == pytest.approx(0.5, abs=0.1) and law.atom() < 1e-6
+    assert not lengths

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import gradsim
 from gradsim.activations import get
 from gradsim.chain import Chain
 from gradsim.criticality import chi, gaussian_squares
@@ -23,6 +24,43 @@ def test_first_layer_has_no_activation_before_it():
     np.testing.assert_allclose(law.log_second_moment, [sum(growth), growth[1], 0.0], rtol=1e-12)
     np.testing.assert_allclose(law.mean, law.log_second_moment / 2)
     assert law.var is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "recurrent", "gain": 1.4},
+        {"batch": 4},
+        {"norm": "layer", "norm_position": "after"},
+        {"norm": "batch", "batch": 8},
+        {"activation": "tanh", "dropout": 0.3},
+        {"activation": "tanh", "init": "rademacher"},
+        {"skip": 0.5, "carry": 0.0},
+        {"kind": "gru", "gain": 1.0},
+    ],
+    ids=str,
+)
+def test_infinite_width_does_not_say_how_many_chains_die(fields):
+    chain = Chain(**{"width": 4, "depth": 6} | fields)
+    prediction = gradsim.predict(chain)
+    assert prediction.validity == "mean field"
+    assert np.isnan(prediction.p_dead[:-1]).all() and prediction.p_dead[-1] == 0.0
+    document = prediction.to_dict()["predictions"][0]
+    assert document["p_dead"] is None
+    assert "p_dead" not in repr(prediction)
+    (cell,) = gradsim.compare(gradsim.simulate(chain, 64)).to_dict()["cells"]
+    assert cell["p_dead"] is None
+    (deaths,) = (test for test in cell["tests"] if test["statistic"] == "deaths")
+    assert deaths["theory"] is deaths["verdict"] is None
+    assert deaths["empirical"] == 1 - cell["alive"] / 64
+
+
+@pytest.mark.parametrize("fields", [{"activation": "tanh"}, {"activation": "gelu", "batch": 4}, {"skip": 0.5}], ids=str)
+def test_chains_that_no_layer_can_kill_do_not_die(fields):
+    chain = Chain(**{"width": 2, "depth": 6} | fields)
+    law = find(chain)
+    assert law.validity == "mean field" and not law.p_dead.any()
+    assert np.isfinite(gradsim.simulate(chain, 4000).log_grad_norm[:, 0]).all()
 
 
 def test_input_noise_adds_to_the_bias():

@@ -10,6 +10,7 @@ import pytest
 
 from gradsim.chain import Chain
 from gradsim.theory.registry import predict
+from gradsim.theory.special import LogActiveFraction
 
 
 def test_exact_law():
@@ -107,3 +108,30 @@ def test_repr_is_short(chain, parts):
     assert len(text) < 300 and "\n" not in text and "nan" not in text
     assert all(part in text for part in parts), text
     assert len(repr(prediction.law)) < 100
+
+
+def test_what_a_profile_of_many_widths_costs(monkeypatch):
+    """Moments of complex order at some hundred points a width, once; what lies beside the law takes none of them again.
+
+    By the second call everything is kept.
+    """
+    points = []
+    log_moment = LogActiveFraction.log_moment
+
+    def counted(part, s):
+        points.append(s.size)
+        return log_moment(part, s)
+
+    monkeypatch.setattr(LogActiveFraction, "log_moment", counted)
+    widths = range(301, 421)
+    prediction = predict(Chain(profile=list(widths)))
+    assert len(points) <= len(widths), "one for the mean of the square"
+    points.clear()
+    prediction.to_dict()
+    assert not points
+    first = prediction.cdf(prediction.mean[0] + np.array([-1.0, 0.0, 1.0]))
+    assert sum(points) <= 160 * len(widths)
+    assert len(points) <= 4 * len(widths)
+    points.clear()
+    np.testing.assert_array_equal(prediction.cdf(prediction.mean[0] + np.array([-1.0, 0.0, 1.0])), first)
+    assert not points
