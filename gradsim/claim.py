@@ -31,7 +31,7 @@ _RATELESS: Final = {
     "log_cell_grad_norm": "it is -inf at the last step",
 }
 #: Quantities that are -inf where the backpropagated gradient is zero.
-_GRADIENTS: Final = ("log_grad_norm", "log_grad_max")
+_GRADIENTS: Final = ("log_grad_norm", "log_grad_max", "log_weight_grad_norm")
 #: Chains without which a mean has no standard error.
 _FEWEST: Final = 2
 #: Relative difference below which a number is the one that a name stands for.
@@ -240,7 +240,10 @@ def _check_cell(expectation: Expectation, chain: Chain, recorded: Sequence[str])
     if isinstance(layer, int) and layer not in columns:
         text = f"layer = {layer}: {quantity} of {chain!r} has {columns[0]} to {columns[-1]}"
         raise ExperimentError(text)
-    if quantity in _GRADIENTS and layer != chain.depth and _passes_nothing(chain):
+    lowest = layer if isinstance(layer, int) else columns[0]
+    # The one column of a chain that uses its weights again is a total, which the last step is part of.
+    total = quantity == "log_weight_grad_norm" and chain.tied
+    if quantity in _GRADIENTS and not total and lowest < chain.depth and _passes_nothing(chain):
         text = f"gain = 0: in {chain!r} every gradient below the last layer is zero"
         raise ExperimentError(f"{text}, so that {quantity} has no mean")
 

@@ -24,6 +24,8 @@ from gradsim.tables import counted
 __all__ = ["HELD", "NOT_HELD", "UNDECIDED", "ClaimVerdict", "ExpectationVerdict", "judge"]
 
 HELD, NOT_HELD, UNDECIDED = "held", "not held", "undecided"
+_MORE_CHAINS = "a bound lies in the interval, more chains may decide"
+_NO_CHAINS = "the mean lies within rounding of the bound: no number of chains decides it"
 
 
 class Cell(Protocol):
@@ -179,9 +181,10 @@ def _judge(
 
 
 def _reach(interval: ExpectationVerdict) -> float:
-    """How far the worse end of an interval lies on the right side; nothing is worse than no fair sample."""
-    reach = interval.margin - (interval.high - interval.low) / 2.0
-    return -math.inf if math.isnan(reach) or interval.lost else reach
+    """How far the worse end of an interval lies on the right side; what no number of chains decides comes first."""
+    if interval.reason not in ("", _MORE_CHAINS):
+        return -math.inf
+    return interval.margin - (interval.high - interval.low) / 2.0
 
 
 def _interval(
@@ -189,7 +192,8 @@ def _interval(
 ) -> ExpectationVerdict:
     sample = _at_layer(expectation, cell, layer) if layer is not None else _rate(expectation, cell)
     error = math.sqrt(sample.var / sample.n) if sample.n > 1 else math.nan
-    half = error * float(sp.stdtrit(max(sample.n - 1, 1), 1.0 - level / 2.0)) + sample.rounding
+    drawn = error * float(sp.stdtrit(max(sample.n - 1, 1), 1.0 - level / 2.0))
+    half = drawn + sample.rounding
     low, high = sample.mean - half, sample.mean + half
     bottom, top = _bounds(expectation)
     reason = _no_fair_sample(sample)
@@ -200,7 +204,9 @@ def _interval(
     elif high <= bottom or low >= top:
         verdict = NOT_HELD
     else:
-        verdict, reason = UNDECIDED, "a bound lies in the interval, more chains may decide"
+        # What is left of the interval for any number of chains is its rounding.
+        nearest = min(abs(sample.mean - bottom), abs(top - sample.mean))
+        verdict, reason = UNDECIDED, _NO_CHAINS if nearest + drawn < sample.rounding else _MORE_CHAINS
     return ExpectationVerdict(
         **expectation.to_dict(),
         verdict=verdict,

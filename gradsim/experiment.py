@@ -267,7 +267,7 @@ class Experiment:
         """Check everything and set the attributes; a frozen dataclass is filled once, here."""
         table_overrides, setting_overrides = _read_overrides(overrides)
         with naming(source):
-            given = _read_settings(document) | setting_overrides
+            own = _read_settings(document)
             raw_tables = _raw_tables(document)
             claim = read_claim(document)
         tables, written = [], []
@@ -285,10 +285,10 @@ class Experiment:
                 raise ExperimentError(f"the grid has {count} cells: an experiment has at most {MAX_CELLS}")
         cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
         with naming(source, "run"):
-            settings = SETTING_DEFAULTS | given | {"quantities": _recorded(given.get("quantities"), cells)}
+            settings = _settings(own | setting_overrides, cells)
         self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
         with naming(source):
-            unjudged = self._unjudged(claim, written, table_overrides, setting_overrides)
+            unjudged = "" if claim is None else self._unjudged(claim, written, own, table_overrides, setting_overrides)
         self.__dict__.update(claim=None if unjudged else claim, unjudged=unjudged)
         size = len(self.to_json().encode())
         if size > MAX_JSON_BYTES:
@@ -297,35 +297,70 @@ class Experiment:
                 raise ExperimentError(f"{text}; split it, or use fewer tables and shorter axes")
 
     def _unjudged(
-        self, claim: Claim | None, written: Sequence[Table], fields: Table, settings: Mapping[str, Value]
+        self,
+        claim: Claim,
+        written: Sequence[Table],
+        own: dict[str, Value],
+        fields: Table,
+        settings: Mapping[str, Value],
     ) -> str:
         """Why overrides leave a claim without the experiment it is about; a document's own faults are refused.
 
         Parameters
         ----------
-        claim : Claim or None
+        claim : Claim
         written : sequence of dict
             The tables before the overrides.
+        own : dict
+            The settings before the overrides.
         fields, settings : mapping
             The overrides.
         """
-        if claim is None:
+        if not fields and not settings:
+            _check_claim(claim, self.cells, self.__dict__)
             return ""
-        if fields and _cells_of(written) != self.cells:
+        before = _cells_of(written)
+        _check_by_itself(claim, before, own)
+        # The same chains in another order are what the claim is about.
+        if set(before) != set(self.cells):
             return f"its experiment was changed by {_flags(fields)}"
-        kept = self.chains if self.record == "trajectories" else min(self.keep, self.chains)
         try:
-            check_cells(claim, self.cells, self.quantities, chains=self.chains, stored=kept, dtype=self.dtype)
+            _check_claim(claim, self.cells, self.__dict__)
         except ExperimentError as error:
-            changed = [name for name in settings if name in _JUDGED_BY]
-            if not changed:
-                raise
-            return f"its experiment was changed by {_flags(changed)}: {error}"
+            changed = _flags(name for name in settings if name in _JUDGED_BY)
+            return f"its experiment was changed by {changed}: {error}"
         return ""
+
+
+def _settings(given: dict[str, Value], cells: Sequence[Chain]) -> dict[str, Value]:
+    """Every setting of an experiment of these cells."""
+    return SETTING_DEFAULTS | given | {"quantities": _recorded(given.get("quantities"), cells)}
+
+
+def _check_by_itself(claim: Claim, cells: Sequence[Chain], own: dict[str, Value]) -> None:
+    """Refuse a claim that a document's own chains and settings do not bear, whatever overrides put in their place.
+
+    A document that is no experiment before the overrides mend it has none to hold its claim against.
+    """
+    try:
+        settings = _settings(own, cells)
+    except ExperimentError:
+        return
+    if cells:
+        _check_claim(claim, cells, settings)
+
+
+def _check_claim(claim: Claim, cells: Sequence[Chain], settings: Mapping[str, Any]) -> None:
+    """Refuse a claim that cells of these settings cannot decide."""
+    chains = settings["chains"]
+    kept = chains if settings["record"] == "trajectories" else min(settings["keep"], chains)
+    check_cells(claim, cells, settings["quantities"], chains=chains, stored=kept, dtype=settings["dtype"])
 
 
 def _cells_of(tables: Sequence[Table]) -> tuple[Chain, ...]:
     """The chains of tables as a document writes them; none where they are not chains without what replaces them."""
+    if sum(map(count_cells, tables)) > MAX_CELLS:
+        return ()
     try:
         return tuple(chain for table in tables for chain in _make_cells(table, "", ""))
     except ExperimentError:

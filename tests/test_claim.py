@@ -17,6 +17,7 @@ from gradsim.claim_verdict import judge
 from gradsim.criticality import critical_gain
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.presets import preset_path
 from gradsim.results import Cell
 from gradsim.rounding import rounding_tolerance
 from gradsim.runner import simulate
@@ -300,6 +301,31 @@ def test_a_chain_that_is_surely_dead_is_refused(chain: dict[str, Any], passes: b
 
 
 @pytest.mark.parametrize(
+    ("chain", "layers", "refused"),
+    [
+        ({}, (1, 2, "all", "rate"), True),
+        # The last matrix has a gradient: the sigmoid of 0 below it is 1/2.
+        ({"activation": "sigmoid"}, (3,), False),
+        ({"activation": "sigmoid", "depth": 1}, (1, "all"), False),
+        # The total over the steps is more than 0 by the last one.
+        ({"kind": "recurrent", "activation": "sigmoid"}, (1, "all"), False),
+    ],
+)
+def test_weights_whose_gradient_is_surely_zero_are_refused(
+    chain: dict[str, Any], layers: tuple[Any, ...], refused: bool
+) -> None:
+    """As a simulation finds it: -inf in the layers that are refused, and a number in those that are not."""
+    dead = Chain(**{"width": 4, "depth": 3, "gain": 0} | chain)
+    logs = simulate(dead, chains=8)["log_weight_grad_norm"]
+    columns = [layer - 1 for layer in layers if isinstance(layer, int)]
+    assert (np.isneginf(logs[:, columns]) if refused else np.isfinite(logs[:, columns])).all()
+    expect = {"quantity": "log_weight_grad_norm", "op": "<", "value": 1.0}
+    for layer in layers:
+        with pytest.raises(ExperimentError, match="expect 1: gain = 0: in Chain") if refused else nullcontext():
+            Experiment(chain=dead, claim="c", expect=[expect | {"layer": layer}])
+
+
+@pytest.mark.parametrize(
     ("flags", "reason"),
     [
         ({}, ""),
@@ -322,11 +348,62 @@ def test_a_claim_is_left_out_where_flags_change_what_it_is_about(flags: dict[str
     assert (experiment.claim is None) == bool(reason)
 
 
-def test_a_files_own_fault_is_refused_whatever_the_flags() -> None:
-    wrong = CLAIM.replace("cells = {profile = [3, 4]}", "cells = {profile = [3, 3]}")
-    for flags in ({}, {"seed": "3"}):
-        with pytest.raises(ExperimentError, match="expect 2: cells: no cell"):
-            Experiment.from_text(wrong, flags)
+def test_the_same_chains_in_another_order_are_judged() -> None:
+    toy = preset_path("toy")
+    again = Experiment.from_toml(toy, {"gain": "0.5,1.5"})
+    assert (again.unjudged, again.claim) == ("", Experiment.from_toml(toy).claim)
+    assert [chain.gain for chain in again.cells] == [0.5, 1.5]
+    for other in ("0.5", "0.5,1.5,1", "0.5,1.4"):
+        assert Experiment.from_toml(toy, {"gain": other}).unjudged == "its experiment was changed by --gain"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("cells = {profile = [3, 4]}", "cells = {profile = [3, 3]}", "expect 2: cells: no cell"),
+        ("layer = 1", "layer = 99", "expect 2: layer = 99"),
+        ("[-1, 0.5]", "[0, 1e-9]", "expect 2: value = .* rounding alone"),
+        ("chains = 8", "chains = 1", "expect 1: chains = 1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"seed": "3"},
+        {"chains": "16"},
+        {"dtype": "float64"},
+        {"record": "summary"},
+        {"keep": "9"},
+        {"quantities": "log_grad_norm"},
+        {"gain": "2"},
+        {"width": "5"},
+    ],
+)
+def test_a_files_own_fault_is_refused_whatever_the_flags(
+    right: str, wrong: str, words: str, flags: dict[str, str]
+) -> None:
+    assert Experiment.from_text(CLAIM).claim is not None
+    with pytest.raises(ExperimentError, match=f"^file: {words}"):
+        Experiment.from_text(CLAIM.replace(right, wrong), flags, "file")
+
+
+def test_what_is_no_experiment_without_its_flags_leaves_its_claim_out() -> None:
+    """No cell of it is there to hold the claim against, or not what is to be recorded of them."""
+    cellless = CLAIM.replace("depth = 3\n", 'depth = 3\nnorm = "batch"\nbatch = 2\n', 1)
+    with pytest.raises(ExperimentError, match="batch is at least 3"):
+        Experiment.from_text(cellless)
+    assert Experiment.from_text(cellless, {"batch": "3"}).unjudged == "its experiment was changed by --batch"
+    # As many as no one waits for.
+    endless = CLAIM.replace("depth = 3\n", f"depth = {list(range(1, 2001))}\nbias = {list(range(2000))}\n", 1)
+    assert Experiment.from_text(endless, {"depth": "3", "bias": "0"}).unjudged.endswith("changed by --depth, --bias")
+    unrecorded = (
+        'chains = 8\nclaim = "c"\nrun = {quantities = ["log_grad_norm", "lyapunov"]}\n[chain]\nwidth = 4\ndepth = 3\n'
+    )
+    unrecorded += '[[expect]]\nquantity = "lyapunov"\nlayer = 1\nop = "<"\nvalue = 1\n'
+    with pytest.raises(ExperimentError, match="no cell has lyapunov"):
+        Experiment.from_text(unrecorded)
+    assert Experiment.from_text(unrecorded, {"probes": "2"}).unjudged == "its experiment was changed by --probes"
 
 
 def test_the_command_line_says_that_a_claim_is_not_judged(call: Any, tmp_path: Path) -> None:

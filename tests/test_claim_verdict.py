@@ -17,6 +17,7 @@ from gradsim.documents import json_ready
 from gradsim.experiment import Experiment
 from gradsim.results import Cell
 from gradsim.rounding import rounding_tolerance
+from gradsim.runner import simulate
 
 DEPTH = 4
 
@@ -140,6 +141,57 @@ def test_the_place_is_shown_that_makes_the_verdict_and_the_reason_said(what: str
     assert f"expectation 1 is undecided in cell 1 at 0: {reason}" in text
     (found,) = verdict_of(experiment({"value": 0.5}, gains=(1.0, 2.0)), *cells).expectations
     assert (found.verdict, found.cell, found.reason, found.n) == ("not held", 0, "", 400)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("what", ["lost", "dead", "one alive"])
+def test_of_undecided_places_one_without_a_fair_sample_is_shown(what: str, first: bool) -> None:
+    """Before one whose interval reaches far to the wrong side, whichever cell comes first."""
+    logs = [broken(what), walk(0.1, 1.0)] if first else [walk(0.1, 1.0), broken(what)]
+    given = experiment({"value": 0.4}, gains=(1.0, 2.0))
+    (found,) = verdict_of(given, *map(cell_of, logs, given.cells)).expectations
+    (beside,) = verdict_of(experiment({"value": 0.4}), cell_of(walk(0.1, 1.0))).expectations
+    assert (beside.verdict, beside.high > 0.4 > beside.low) == ("undecided", True)
+    assert (found.verdict, found.cell) == ("undecided", 0 if first else 1)
+    assert found.reason != beside.reason
+
+
+IDENTITY = Chain(activation="linear", init="identity", gain=1.0, width=4, depth=3)
+
+
+@pytest.mark.parametrize(("op", "value"), [(">", 0.0), ("<", 0.0), ("within", [0.0, 1.0]), ("within", [-1.0, 0.0])])
+def test_a_bound_that_rounding_hides_is_a_reason_of_its_own(op: str, value: Any) -> None:
+    """Eight chains of the identity leave what a hundred times as many leave: the interval is rounding alone."""
+    expect = {"quantity": "log_grad_norm", "layer": 0, "op": op, "value": value}
+    given = Experiment(chain=IDENTITY, claim="c", expect=[expect])
+    half = []
+    for chains in (8, 800):
+        (found,) = verdict_of(given, simulate(IDENTITY, chains)).expectations
+        reason = "the mean lies within rounding of the bound: no number of chains decides it"
+        assert (found.verdict, found.reason) == ("undecided", reason)
+        half.append((found.high - found.low) / 2)
+    assert half[1] > 0.9 * half[0]
+
+
+def test_more_chains_may_decide_where_the_interval_reaches_further_than_rounding() -> None:
+    """The mean is within rounding of the bound, but is not known to be: a spread of 1e-6 leaves it open."""
+    given = experiment({"value": 0.0})
+    tolerance = rounding_tolerance(given.cells[0], "float32", np.zeros(DEPTH + 1))[0]
+    for spread, reason in ((2.0, "a bound lies in the interval, more chains may decide"), (0.02, "within rounding")):
+        logs = np.zeros((100, DEPTH + 1))
+        logs[:, 0] = tolerance * spread * np.resize([-2.0, 2.0], 100)
+        (found,) = verdict_of(given, cell_of(logs)).expectations
+        assert found.verdict == "undecided"
+        assert reason in found.reason
+
+
+def test_a_place_that_no_chains_decide_is_shown_before_one_that_more_may() -> None:
+    given = experiment({"value": 0.4}, gains=(1.0, 2.0))
+    still = np.full((50, DEPTH + 1), 0.4)
+    for number, logs in enumerate(([still, walk(0.1, 1.0)], [walk(0.1, 1.0), still])):
+        (found,) = verdict_of(given, *map(cell_of, logs, given.cells)).expectations
+        assert (found.verdict, found.cell) == ("undecided", number)
+        assert "no number of chains" in found.reason
 
 
 def test_an_interval_around_a_bound_is_a_reason_of_its_own() -> None:
