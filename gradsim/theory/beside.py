@@ -31,9 +31,10 @@ from gradsim.theory.special import FloatArray, LogBeta, LogChiSquared
 
 _SLOPES = {"linear": 1.0, "relu": 0.0}
 _UNSORTED = (
-    "the recorded ones are sorted in each chain, which spreads their means by about a standard deviation where "
-    "neighbours lie nearer than that, and by nothing as the depth goes to infinity"
+    "the recorded ones are sorted in each chain, which moves their means by up to two standard deviations where "
+    "neighbours lie nearer than that, and makes variances many times smaller; by nothing as depth goes to infinity"
 )
+_NORMAL = "all but those of fewest degrees of freedom taken to be normal"
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,13 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
 
 def _lyapunov(chain: Chain) -> Beside:
     """Exponents as they are recorded, in descending order; see `gradsim.theory.lyapunov`."""
-    known = lyapunov.is_sorted_law_known(chain)
-    mean, var = lyapunov.descending(chain) if known else lyapunov.in_order(chain)
     source = "diagonals of QR, independent sums over the layers (Newman 1986)"
+    law = lyapunov.descending(chain)
+    if law is None:
+        (mean, var), source = (lyapunov.in_order(chain)[0], None), f"{source}, unsorted: {_UNSORTED}"
+    else:
+        (mean, var), source = law, f"{source}, sorted in each chain"
+    exact = law is not None and lyapunov.is_sorted_law_exact(chain)
     return Beside(
         quantity="lyapunov",
         layer=None,
@@ -146,8 +151,8 @@ def _lyapunov(chain: Chain) -> Beside:
         log_second_moment=None,
         p_dead=0.0,
         rate=math.nan,
-        validity=EXACT if known else LEADING_ORDER,
-        source=f"{source}, sorted in each chain" if known else f"{source}, unsorted: {_UNSORTED}",
+        validity=EXACT if exact else LEADING_ORDER,
+        source=source if exact or law is None else f"{source}; {_NORMAL}",
     )
 
 
