@@ -177,7 +177,7 @@ def test_finer_grids_leave_sorted_exponents_as_they_are(fields, monkeypatch):
     ids=str,
 )
 def test_many_lyapunov_exponents_are_normal_sums_sorted(fields, unsorted, allowed):
-    """Means in standard deviations and variances: 0.02 and 0.03 are the sample's error. One layer's are least normal."""
+    """Means in standard deviations, and variances: 0.02 and 0.03 are the error of the sample."""
     chain = Chain(activation="linear", gain=1.0, **fields)
     row = rows(chain)["lyapunov"]
     assert row["validity"] == "leading order" and "sorted in each chain; all but" in row["source"]
