@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import special as sp
@@ -22,6 +23,7 @@ from gradsim.theory.law import (
     Layers,
     adds_nothing,
     draws_fresh_weights,
+    each,
     is_uniform,
     squared_gains,
     sum_above,
@@ -115,7 +117,7 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
     """
     assert law.layers is not None
     below = np.cumsum(_halved(_forward(chain)), axis=1)[:, :-1]
-    passed = _halved(Layers.of([_through(chain, Increment(0.0), n) for n in chain.widths[1:]]))
+    passed = _halved(Layers.of(each(partial(_through, chain, Increment(0.0)), zip(chain.widths[1:], strict=True))))
     above = sum_above(_halved(law.layers))[:, 1:]
     above[0] += law.start
     above[2] += 2.0 * law.start
@@ -184,12 +186,16 @@ def _spectral_radius(chain: Chain) -> Beside:
 def _forward(chain: Chain) -> Layers:
     """ln||h_0||^2, and what each layer adds to ln||h||^2 given survival."""
     start = Increment(2.0 * math.log(chain.input_scale), (LogChiSquared(chain.widths[0]),))
+
+    def layer(s2: float, m: int, n: int) -> Increment:
+        if chain.init == "gaussian":
+            product = Increment(math.log(s2 / m), (LogChiSquared(n),))
+        else:
+            product = Increment(math.log(s2), (LogBeta(n, m - n),) if n < m else ())
+        return _through(chain, product, n)
+
     sizes = zip(squared_gains(chain), chain.widths[:-1], chain.widths[1:], strict=True)
-    if chain.init == "gaussian":
-        products = [Increment(math.log(s2 / m), (LogChiSquared(n),)) for s2, m, n in sizes]
-    else:
-        products = [Increment(math.log(s2), (LogBeta(n, m - n),) if n < m else ()) for s2, m, n in sizes]
-    return Layers.of([start, *(_through(chain, w, n) for w, n in zip(products, chain.widths[1:], strict=True))])
+    return Layers.of([start, *each(layer, sizes)])
 
 
 def _through(chain: Chain, weight: Increment, width: int) -> Increment:
