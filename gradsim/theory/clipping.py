@@ -72,7 +72,7 @@ class ClippedLaw(Law):
     def _tail(self, walk: Walk, layer: int) -> Distances:
         if layer not in self._tails:
             assert self.summary is not None
-            self._tails[layer] = walk.tilted(self.summary.atoms).at(layer)
+            self._tails[layer] = walk.tail(layer, self.summary.atoms)
         return self._tails[layer]
 
     def _at(self, walk: Walk, layer: int) -> Distances:
@@ -122,13 +122,15 @@ def _law(
     walk: Walk | None = None,
     summary: Summary | None = None,
 ) -> ClippedLaw:
+    with np.errstate(divide="ignore"):
+        alive = np.log1p(-base.p_dead)
     return ClippedLaw(
         name="clipped",
         validity=EXACT,
         source=f"random walk reflected at ln clip (Lindley 1952); {base.source}",
         mean=cumulants[0],
         var=cumulants[1],
-        log_second_moment=log_second + np.log1p(-base.p_dead),
+        log_second_moment=log_second + alive,
         p_dead=base.p_dead,
         rate=base.rate if math.isnan(base.rate) else min(base.rate, 0.0),
         start=min(base.start, log_clip),

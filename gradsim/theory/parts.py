@@ -95,7 +95,8 @@ _CIRCLE = 64
 class Tilted(Part):
     """A part with density e^{slope x} f(x), over the mean of that factor (Esscher 1932).
 
-    Its cumulants are derivatives of ln E e^{sX} at the slope, by Cauchy's integral on a circle around it.
+    Its cumulants are derivatives of ln E e^{sX} at the slope, by Cauchy's integral on a circle
+    around it, small so that no zero of the moment lies inside; rounding leaves the higher ones few digits.
     """
 
     part: Part
@@ -116,7 +117,7 @@ class Tilted(Part):
     @cached_property
     def cumulants(self) -> FloatArray:
         mean, var = cumulants_of(self.part)[:2].tolist()
-        radius = min(0.5 * self.pole, 0.5 * self.reach, 1.0 / math.sqrt(var))
+        radius = min(0.5 * self.pole, 0.5 * self.reach, 0.02 / math.sqrt(var))
         z = radius * np.exp(2j * math.pi * np.arange(_CIRCLE) / _CIRCLE)
         # Less the mean it turns slowly, so that its branches can be joined.
         values = self.log_moment(z) - z * mean

@@ -30,11 +30,13 @@ _LOG_TAIL = 38.0
 _LOG_SMALL = 21.0
 # How far up to the pole of an increment's moment it is tilted: further, and what is left of its tail is too long.
 _INSIDE, _LESS = 0.5, 0.7
+# Probability beyond the body of a tilted walk.
+_SMALLEST = 1e-12
 # Grid points per half period of the highest frequency of an increment, about seven to its standard deviation: halving
 # the step changes nothing above 1e-8.
 _RESOLUTION = 2.5
 # Layers times grid points above which a law takes seconds.
-_LARGEST = 5e6
+_LARGEST = 5.5e6
 # Of the largest density: less is rounding.
 _ROUNDING = 1e-14
 # Sizes between which transforms grow with the walk.
@@ -159,9 +161,19 @@ class Walk:
         densities = _densities(sums, grid, distance, layers.index[-1])
         return cls(layers.index, sums, *densities[:2], grid, weights, distance, densities[2], 0.0, np.zeros(len(sums)))
 
-    def tilted(self, atoms: FloatArray) -> Walk:
-        """The walk whose body lies where this one's small tails are, given the atoms of this one."""
+    def tail(self, layer: int, atoms: FloatArray) -> Distances:
+        """The law of D at a layer with its small tails, given all atoms."""
         slope = min(_chernoff(self.sums, self.index, _LOG_SMALL)[0], _INSIDE * min(s.pole() for s in self.sums))
+        while True:
+            law = self._tilted(atoms, slope).at(layer)
+            body = law.grid[np.argmax(law.density), None]
+            # A slope meant for all layers may be too large for some, and the body then lies beyond the tail.
+            if law.beyond(body)[0] > _SMALLEST:
+                return law
+            slope *= _LESS
+
+    def _tilted(self, atoms: FloatArray, slope: float) -> Walk:
+        """The walk times e^{slope d}, whose body lies where small tails of this one are."""
         tilted = [s.tilted(-slope) for s in self.sums]
         while any(s.highest_frequency() is None for s in tilted):
             # Too long a tail is left of one.

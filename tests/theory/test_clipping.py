@@ -39,6 +39,9 @@ def test_a_threshold_out_of_reach_changes_nothing(fields):
         {"profile": [20, 50, 30, 80, 5, 40, 33]},
         {**LINEAR, "width": 16, "depth": 40, "gain": 1.0},
         {**LINEAR, "width": 16, "depth": 8, "gain": 1.0},
+        # Two humps, and layers few enough that the slope for all is too large for them.
+        {"activation": "leaky_relu", "gain": 1.4, "profile": [83, 68, 43, 106]},
+        {**LINEAR, "width": 98, "depth": 5, "gain": 1.4},
     ],
     ids=str,
 )
@@ -123,6 +126,12 @@ def test_a_growing_walk_settles():
     assert law.rate == 0.0
     assert law.mean[0] == pytest.approx(law.mean[200], abs=1e-12)
     assert law.cdf(law.mean[0] - 5.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_chains_that_all_die_leave_a_law_of_the_survivors():
+    with np.errstate(all="raise"):
+        law = find(Chain(width=3, depth=500, gain=2.0, clip=1.0))
+    assert law.p_dead[0] == 1.0 and law.log_second_moment[0] == -np.inf and np.isfinite(law.mean[0])
 
 
 def test_numbers_that_are_none_and_ends():
