@@ -73,6 +73,19 @@ def test_a_power_of_two_on_a_threshold_is_rounded_away() -> None:
         assert of(found, "float16", "subnormal").median == (25 if depth == 40 else None)
 
 
+def test_a_power_of_two_that_is_one_too_large_for_a_format_overflows_it() -> None:
+    """2^128 is half way beyond the largest float32 but for one part in 2^25, which its recorded logarithm does not
+    show: at the threshold is beyond it.
+    """
+    chain = Chain(activation="linear", init="identity", gain=2.0, width=1, depth=1100)
+    found = crossings(gradsim.simulate(chain, 4), find(chain))
+    for name, power in (("float16", 16), ("bfloat16", 128), ("float32", 128), ("float64", 1024)):
+        crossing = of(found, name, "overflow")
+        assert (crossing.theory_depth, crossing.median) == (power, 1100 - power)
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.float32(2.0**128)) and np.isfinite(np.float32(2.0**127))
+
+
 def test_a_chain_propagated_in_a_format_is_another_matter() -> None:
     """0.9^l lies below all of float16 from l = 165 on; each step rounded to float16, it never becomes 0."""
     chain = Chain(activation="linear", init="identity", gain=0.9, width=1, depth=300)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import special as sp
@@ -22,6 +23,7 @@ from gradsim.theory.law import (
     Layers,
     adds_nothing,
     draws_fresh_weights,
+    each,
     is_uniform,
     squared_gains,
     sum_above,
@@ -31,9 +33,10 @@ from gradsim.theory.special import FloatArray, LogBeta, LogChiSquared
 
 _SLOPES = {"linear": 1.0, "relu": 0.0}
 _UNSORTED = (
-    "the recorded ones are sorted in each chain, which spreads their means by about a standard deviation where "
-    "neighbours lie nearer than that, and by nothing as the depth goes to infinity"
+    "the recorded ones are sorted in each chain, which moves their means by up to two standard deviations where "
+    "neighbours lie nearer than that, and makes variances many times smaller; by nothing as depth goes to infinity"
 )
+_NORMAL = "all but those of fewest degrees of freedom taken to be normal"
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
     """
     assert law.layers is not None
     below = np.cumsum(_halved(_forward(chain)), axis=1)[:, :-1]
-    passed = _halved(Layers.of([_through(chain, Increment(0.0), n) for n in chain.widths[1:]]))
+    passed = _halved(Layers.of(each(partial(_through, chain, Increment(0.0)), zip(chain.widths[1:], strict=True))))
     above = sum_above(_halved(law.layers))[:, 1:]
     above[0] += law.start
     above[2] += 2.0 * law.start
@@ -135,9 +138,13 @@ def _weight_gradients(chain: Chain, law: Law) -> Beside:
 
 def _lyapunov(chain: Chain) -> Beside:
     """Exponents as they are recorded, in descending order; see `gradsim.theory.lyapunov`."""
-    known = lyapunov.is_sorted_law_known(chain)
-    mean, var = lyapunov.descending(chain) if known else lyapunov.in_order(chain)
     source = "diagonals of QR, independent sums over the layers (Newman 1986)"
+    law = lyapunov.descending(chain)
+    if law is None:
+        (mean, var), source = (lyapunov.in_order(chain)[0], None), f"{source}, unsorted: {_UNSORTED}"
+    else:
+        (mean, var), source = law, f"{source}, sorted in each chain"
+    exact = law is not None and lyapunov.is_sorted_law_exact(chain)
     return Beside(
         quantity="lyapunov",
         layer=None,
@@ -146,8 +153,8 @@ def _lyapunov(chain: Chain) -> Beside:
         log_second_moment=None,
         p_dead=0.0,
         rate=math.nan,
-        validity=EXACT if known else LEADING_ORDER,
-        source=f"{source}, sorted in each chain" if known else f"{source}, unsorted: {_UNSORTED}",
+        validity=EXACT if exact else LEADING_ORDER,
+        source=source if exact or law is None else f"{source}; {_NORMAL}",
     )
 
 
@@ -179,12 +186,16 @@ def _spectral_radius(chain: Chain) -> Beside:
 def _forward(chain: Chain) -> Layers:
     """ln||h_0||^2, and what each layer adds to ln||h||^2 given survival."""
     start = Increment(2.0 * math.log(chain.input_scale), (LogChiSquared(chain.widths[0]),))
+
+    def layer(s2: float, m: int, n: int) -> Increment:
+        if chain.init == "gaussian":
+            product = Increment(math.log(s2 / m), (LogChiSquared(n),))
+        else:
+            product = Increment(math.log(s2), (LogBeta(n, m - n),) if n < m else ())
+        return _through(chain, product, n)
+
     sizes = zip(squared_gains(chain), chain.widths[:-1], chain.widths[1:], strict=True)
-    if chain.init == "gaussian":
-        products = [Increment(math.log(s2 / m), (LogChiSquared(n),)) for s2, m, n in sizes]
-    else:
-        products = [Increment(math.log(s2), (LogBeta(n, m - n),) if n < m else ()) for s2, m, n in sizes]
-    return Layers.of([start, *(_through(chain, w, n) for w, n in zip(products, chain.widths[1:], strict=True))])
+    return Layers.of([start, *each(layer, sizes)])
 
 
 def _through(chain: Chain, weight: Increment, width: int) -> Increment:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradsim.theory import tails
+from gradsim.theory.parts import Tilted
 from gradsim.theory.special import ORDERS, ComplexArray, FloatArray, Part, cumulants_of
 
 BoolArray = npt.NDArray[np.bool_]
@@ -70,6 +71,10 @@ class Sum:
         for part, count in self.counts.items():
             total += count * part.log_moment(s)
         return total
+
+    def tilted(self, slope: float) -> Sum:
+        """The sum with density e^{slope x} f(x), over the mean of that factor."""
+        return Sum({Tilted(part, slope): count for part, count in self.counts.items()}, self.constant)
 
     def cdf(self, x: FloatArray) -> FloatArray | None:
         """P(X <= x), shape of `x`, NaN where `x` is; None where neither method reaches its accuracy.

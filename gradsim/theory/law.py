@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,9 @@ class Layers:
     def of(cls, increments: Sequence[Increment]) -> Layers:
         """Group increments given layer by layer, from layer 1."""
         kinds: dict[Increment, int] = {}
-        index = [kinds.setdefault(increment, len(kinds)) for increment in increments]
+        # One object is hashed once: see `each`.
+        known = {id(increment): kinds.setdefault(increment, len(kinds)) for increment in _once(increments)}
+        index = [known[id(increment)] for increment in increments]
         return cls(tuple(kinds), np.array(index, dtype=np.intp))
 
     def above(self, layer: int, copies: int = 1) -> Sum:
@@ -81,6 +84,22 @@ class Layers:
     def by_layer(self, values: FloatArray) -> FloatArray:
         """Values of the kinds along the last axis, spread over the layers."""
         return np.asarray(values[..., self.index])
+
+
+def each(build: Callable[..., Increment], arguments: Iterable[tuple[Any, ...]]) -> list[Increment]:
+    """The increment of each layer from its arguments, one object for equal ones: long chains have few that differ."""
+    kept: dict[tuple[Any, ...], Increment] = {}
+    result = []
+    for key in arguments:
+        if key not in kept:
+            kept[key] = build(*key)
+        result.append(kept[key])
+    return result
+
+
+def _once(increments: Sequence[Increment]) -> Iterable[Increment]:
+    """Each object once, in order."""
+    return {id(increment): increment for increment in increments}.values()
 
 
 @dataclass(frozen=True)

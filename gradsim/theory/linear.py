@@ -15,6 +15,7 @@ from gradsim.theory.law import (
     Increment,
     Law,
     draws_fresh_weights,
+    each,
     law_of_layers,
     log_start,
     squared_gains,
@@ -40,10 +41,11 @@ def gaussian_linear(chain: Chain) -> Law | None:
 
 def gaussian_increments(chain: Chain) -> list[Increment]:
     """The increments of `gaussian_linear`, layers 1..L."""
-    return [
-        Increment(math.log(s2 / m), (LogChiSquared(m),))
-        for s2, m in zip(squared_gains(chain), chain.widths[:-1], strict=True)
-    ]
+
+    def increment(s2: float, m: int) -> Increment:
+        return Increment(math.log(s2 / m), (LogChiSquared(m),))
+
+    return each(increment, zip(squared_gains(chain), chain.widths[:-1], strict=True))
 
 
 def orthogonal_linear(chain: Chain) -> Law | None:

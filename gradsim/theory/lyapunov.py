@@ -20,8 +20,11 @@ from gradsim.theory.inversion import Sum
 from gradsim.theory.law import squared_gains
 from gradsim.theory.special import FloatArray, LogChiSquared
 
-# Different factors up to which the distribution functions take less than 0.2 s: about four milliseconds each.
+# Different factors up to which the distribution functions take less than 0.2 s: about four milliseconds each. Beyond
+# it those of fewest degrees of freedom have theirs, the least normal ones, and the others are taken to be normal.
 _MOST_FACTORS = 32
+# Products up to which sorting takes less than half a second.
+_MOST_PRODUCTS = 3e8
 # Reach of the grid in standard deviations: ln chi2_1 falls off as e^{x/2}, 25 of its 2.2, to the left.
 _BELOW, _ABOVE = 25.0, 9.0
 # Points to a standard deviation: fewer where sums over many layers are nearly normal and so smoother.
@@ -39,13 +42,18 @@ def in_order(chain: Chain) -> tuple[FloatArray, FloatArray]:
     return mean, np.mean([variances[m] for _, m in sizes], axis=0) / (4.0 * chain.depth)
 
 
-def is_sorted_law_known(chain: Chain) -> bool:
-    """Whether `descending` is worth the time that it takes."""
-    return len(set(chain.widths[:-1])) * chain.probes <= _MOST_FACTORS
+def is_sorted_law_exact(chain: Chain) -> bool:
+    """Whether `descending` inverts every distribution function."""
+    return _inverted(chain) == chain.probes
 
 
-def descending(chain: Chain) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance of each exponent once they are sorted, shapes (probes,).
+def _inverted(chain: Chain) -> int:
+    """How many of the exponents, from the last one on, have their distribution functions inverted."""
+    return min(chain.probes, _MOST_FACTORS // len(set(chain.widths[:-1])))
+
+
+def descending(chain: Chain) -> tuple[FloatArray, FloatArray] | None:
+    """Mean and variance of each exponent once they are sorted, shapes (probes,); None where that would take seconds.
 
     The j-th largest is at most x where at most j - 1 of the exponents exceed x, a count of independent events.
     Its moments are those of the j-th in order, and integrals of the difference of the two distribution functions;
@@ -54,7 +62,10 @@ def descending(chain: Chain) -> tuple[FloatArray, FloatArray]:
     mean, var = in_order(chain)
     spread = np.sqrt(var)
     step = float(spread.min()) / (_POINTS if chain.depth < _MANY_LAYERS else _FEWER_POINTS)
-    low, high = mean - _BELOW * spread, mean + _ABOVE * spread
+    reach = np.where(np.arange(chain.probes) < chain.probes - _inverted(chain), _ABOVE, _BELOW)
+    low, high = mean - reach * spread, mean + _ABOVE * spread
+    if chain.probes**2 * (high.max() - low.min()) / step > _MOST_PRODUCTS:
+        return None
     x = np.arange(float(low.min()), float(high.max()), step)
     below = _distribution_functions(chain, x, low, high)
     # exceeding[i]: probability that i of the exponents so far exceed x.
@@ -74,11 +85,12 @@ def _distribution_functions(chain: Chain, x: FloatArray, low: FloatArray, high: 
     """P(exponent <= x) of each in the order of the columns, shape (probes, x.size): 0 up to `low`, 1 from `high` on."""
     layers = Counter(chain.widths[:-1])
     constant = sum(math.log(s2 / m) for s2, m in zip(squared_gains(chain), chain.widths[:-1], strict=True))
-    rows = np.empty((chain.probes, x.size))
-    for k, row in enumerate(rows):
+    mean, var = in_order(chain)
+    rows = sp.ndtr((x - mean[:, None]) / np.sqrt(var)[:, None])
+    for k in range(chain.probes - _inverted(chain), chain.probes):
         first, last = np.searchsorted(x, (low[k], high[k]))
         total = Sum({LogChiSquared(m - k): count for m, count in layers.items()}, constant)
         inside = total.cdf(2.0 * chain.depth * x[first:last])
         assert inside is not None
-        row[:first], row[first:last], row[last:] = 0.0, inside, 1.0
+        rows[k, :first], rows[k, first:last], rows[k, last:] = 0.0, inside, 1.0
     return rows

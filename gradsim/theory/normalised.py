@@ -13,8 +13,10 @@ carry h + alpha N(...) grows by carry^2 + alpha^2 of it. The norm's own projecti
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from gradsim.chain import Chain
+from gradsim.kernels.lone import input_is_lone
 from gradsim.theory.law import Law, draws_fresh_weights
 from gradsim.theory.layer_map import LayerMap, State, input_state, layer_weights, log_growth, logarithm, same
 from gradsim.theory.mean_field import layers_are_alike, limit_law, mixes
@@ -31,7 +33,18 @@ def layer_or_rms(chain: Chain) -> Law | None:
         return None
     growth, state = log_growth(chain)
     source = f"{chain.norm} norm at infinite width: it divides by a number that does not fluctuate"
-    return limit_law(chain, "mean-field-norm", [source], growth, _asymptotic_rate(chain, state))
+    law = limit_law(chain, "mean-field-norm", [source], growth, _asymptotic_rate(chain, state))
+    return _without_input_gradient(law) if input_is_lone(chain) else law
+
+
+def _without_input_gradient(law: Law) -> Law:
+    """Of an h_0 that is one unit: a norm that is all that sees it takes its size out, and its gradient is exactly 0."""
+    mean, p_dead = law.mean.copy(), law.p_dead.copy()
+    mean[0], p_dead[0] = math.nan, 1.0
+    assert law.log_second_moment is not None
+    second = law.log_second_moment.copy()
+    second[0] = -math.inf
+    return replace(law, mean=mean, log_second_moment=second, p_dead=p_dead)
 
 
 def _asymptotic_rate(chain: Chain, state: State) -> float:

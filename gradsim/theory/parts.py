@@ -16,6 +16,7 @@ from gradsim.theory.special import (
     ComplexArray,
     FloatArray,
     Part,
+    cumulants_of,
     log_gamma_cumulants,
     log_gamma_ratio,
     log_weighted_sum,
@@ -84,6 +85,50 @@ class Reciprocal(Part):
 
     def log_moment(self, s: ComplexArray) -> ComplexArray:
         return self.part.log_moment(-s)
+
+
+# Points on a circle that derivatives are taken from.
+_CIRCLE = 64
+
+
+@dataclass(frozen=True)
+class Tilted(Part):
+    """A part with density e^{slope x} f(x), over the mean of that factor (Esscher 1932).
+
+    Its cumulants are derivatives of ln E e^{sX} at the slope, by Cauchy's integral on a circle
+    around it, small so that no zero of the moment lies inside; rounding leaves the higher ones few digits.
+    """
+
+    part: Part
+    slope: float
+
+    @property
+    def pole(self) -> float:
+        return self.part.pole + self.slope
+
+    @property
+    def reach(self) -> float:
+        return self.part.reach - self.slope
+
+    @property
+    def _at_slope(self) -> float:
+        return float(self.part.log_moment(np.array([self.slope], dtype=np.complex128))[0].real)
+
+    @cached_property
+    def cumulants(self) -> FloatArray:
+        mean, var = cumulants_of(self.part)[:2].tolist()
+        radius = min(0.5 * self.pole, 0.5 * self.reach, 0.02 / math.sqrt(var))
+        z = radius * np.exp(2j * math.pi * np.arange(_CIRCLE) / _CIRCLE)
+        # Less the mean it turns slowly, so that its branches can be joined.
+        values = self.log_moment(z) - z * mean
+        values = values.real + 1j * np.unwrap(values.imag)
+        orders = np.arange(1, ORDERS + 1)
+        result = np.array([float(np.mean(values * z ** (-k)).real) * math.factorial(k) for k in orders.tolist()])
+        result[0] += mean
+        return result
+
+    def log_moment(self, s: ComplexArray) -> ComplexArray:
+        return self.part.log_moment(s + self.slope) - self._at_slope
 
 
 @dataclass(frozen=True)

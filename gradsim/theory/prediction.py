@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ class Prediction:
         Other quantities of the chain follow ln||g||, as far as there are laws: see `gradsim.theory.beside`.
         """
         predictions = [] if self.law is None else [self._row(self.law)]
-        predictions += [asdict(row) for row in beside(self.chain, self.law)]
+        predictions += [vars(row) for row in beside(self.chain, self.law)]
         document = {"chain": self.chain.fields(), "predictions": predictions}
         ready: dict[str, Any] = json_ready(document)
         return ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from gradsim.chain import Chain
@@ -77,6 +78,9 @@ class Entry:
             return None
         return self.law_of(chain)
 
+
+# Chains whose laws are kept for the next prediction of them: the largest clipped ones take 100 MB.
+_KEPT = 4
 
 _NORM = frozenset({"norm", "norm_position", "norm_eps"})
 _SKIP = frozenset({"skip", "carry"})
@@ -164,7 +168,7 @@ def predict(chain: Chain) -> Prediction:
     Returns
     -------
     Prediction
-        Its ``validity`` is None, and its numbers are NaN or None, where no law is known.
+        Its ``validity`` is None, and its numbers are NaN or None, where no law is known. Arrays are read-only.
 
     Raises
     ------
@@ -180,4 +184,14 @@ def predict(chain: Chain) -> Prediction:
     """
     if not isinstance(chain, Chain):
         raise ExperimentError(f"predict takes a Chain, not {type(chain).__name__}: gradsim.Chain(width=64, ...)")
-    return Prediction(chain, find(chain))
+    return Prediction(chain, _kept(chain))
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept(chain: Chain) -> Law | None:
+    """`find`, with arrays that are read-only, since others are given the same."""
+    law = find(chain)
+    for array in () if law is None else (law.mean, law.var, law.log_second_moment, law.p_dead):
+        if array is not None:
+            array.flags.writeable = False
+    return law

@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from gradsim.chain import Chain
-from gradsim.theory.law import Increment, Law, draws_fresh_weights, law_of_layers, squared_gains
+from gradsim.theory.law import Increment, Law, draws_fresh_weights, each, law_of_layers, squared_gains
 from gradsim.theory.linear import KURTOSIS, gaussian_increments, orthogonal_increments, with_kurtosis
 from gradsim.theory.special import FloatArray, LogActiveFraction, LogLeakyFraction, binomial
 
@@ -125,7 +126,7 @@ def deaths(chain: Chain, passing: float = 0.5) -> FloatArray:
 
 def _law(chain: Chain, name: str, weights: Sequence[Increment], source: str) -> Law:
     slope = _slope(chain)
-    increments = [through(weight, n, slope) for weight, n in zip(weights, chain.widths[1:], strict=True)]
+    increments = each(partial(through, slope=slope), zip(weights, chain.widths[1:], strict=True))
     return law_of_layers(
         increments, name=name, source=source, chain=chain, p_dead=deaths(chain) if slope == 0.0 else None
     )

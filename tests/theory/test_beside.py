@@ -152,11 +152,51 @@ def test_two_exponents_of_one_layer_by_quadrature():
     assert lyapunov.descending(chain)[0][0] == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("fields", [{"width": 64, "probes": 33}, {"profile": [*range(40, 20, -1)], "probes": 2}])
-def test_many_lyapunov_exponents_say_that_they_are_unsorted(fields):
+@pytest.mark.parametrize(
+    "fields", [{"width": 2, "depth": 1}, {"width": 3, "depth": 16}, {"width": 8, "depth": 40}], ids=str
+)
+def test_finer_grids_leave_sorted_exponents_as_they_are(fields, monkeypatch):
+    chain = Chain(activation="linear", gain=1.0, probes=fields["width"], **fields)
+    spread = np.sqrt(lyapunov.in_order(chain)[1])
+    mean, var = lyapunov.descending(chain)
+    monkeypatch.setattr(lyapunov, "_POINTS", 32)
+    monkeypatch.setattr(lyapunov, "_FEWER_POINTS", 32)
+    fine_mean, fine_var = lyapunov.descending(chain)
+    np.testing.assert_allclose((mean - fine_mean) / spread, 0.0, atol=1e-9)
+    np.testing.assert_allclose(var, fine_var, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "unsorted", "allowed"),
+    [
+        ({"width": 1024, "depth": 5, "probes": 64}, 3.0, (0.1, 0.15)),
+        ({"width": 4096, "depth": 10, "probes": 256}, 10.0, (0.1, 0.15)),
+        ({"width": 64, "depth": 1, "probes": 64}, 2.0, (0.2, 0.25)),
+        ({"profile": [*range(60, 20, -1)], "probes": 20}, 1.2, (0.1, 0.15)),
+    ],
+    ids=str,
+)
+def test_many_lyapunov_exponents_are_normal_sums_sorted(fields, unsorted, allowed):
+    """Means in standard deviations, and variances: 0.02 and 0.03 are the error of the sample."""
     chain = Chain(activation="linear", gain=1.0, **fields)
     row = rows(chain)["lyapunov"]
-    assert row["validity"] == "leading order" and "unsorted" in row["source"]
+    assert row["validity"] == "leading order" and "sorted in each chain; all but" in row["source"]
+    rng = np.random.default_rng(2)
+    logs = np.zeros((2500, chain.probes))
+    for m in chain.widths[:-1]:
+        logs += np.log(rng.chisquare(m - np.arange(chain.probes), logs.shape) / m)
+    recorded = -np.sort(-logs / (2 * chain.depth), axis=1)
+    mean, var = np.array(row["mean"]), np.array(row["var"])
+    np.testing.assert_allclose((recorded.mean(axis=0) - mean) / np.sqrt(var), 0.0, atol=allowed[0])
+    np.testing.assert_allclose(recorded.var(axis=0) / var, 1.0, atol=allowed[1])
+    # The exponents in the order of the columns are another matter.
+    assert (lyapunov.in_order(chain)[1] / recorded.var(axis=0)).max() > unsorted
+
+
+def test_lyapunov_exponents_that_take_too_long_to_sort_have_no_variance():
+    chain = Chain(activation="linear", gain=1.0, width=1024, depth=5, probes=1024)
+    row = rows(chain)["lyapunov"]
+    assert row["validity"] == "leading order" and "unsorted" in row["source"] and row["var"] is None
     np.testing.assert_allclose(row["mean"], lyapunov.in_order(chain)[0])
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+import gradsim
 from gradsim.chain import Chain
 from gradsim.theory.law import MEAN_FIELD
 from gradsim.theory.layer_map import log_growth
@@ -218,6 +219,19 @@ def test_profiles_have_a_mean_field_and_no_rate():
     law = find(Chain(activation="gelu", profile=[32, 64, 16]))
     assert math.isnan(law.rate)
     assert np.isfinite(law.mean).all()
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_an_input_of_one_unit_whose_size_is_normalised_away_has_no_gradient(norm):
+    chain = Chain(activation="linear", profile=[1, 8, 8], norm=norm, gain=1.0)
+    law = find(chain)
+    assert math.isnan(law.mean[0]) and law.log_second_moment[0] == -math.inf and law.p_dead[0] == 1.0
+    assert np.isneginf(gradsim.simulate(chain, 64).log_grad_norm[:, 0]).all()
+    assert law.mean[1:].tolist() == [0.0, 0.0]
+    (cell,) = gradsim.compare(gradsim.simulate(chain, 64)).to_dict()["cells"]
+    assert (cell["p_dead"], cell["alive"]) == (1.0, 0)
+    # A bias lets the size be seen.
+    assert math.isfinite(find(chain.replace(bias=0.2)).mean[0])
 
 
 def test_first_layer_of_batch_norm_sees_the_input():

@@ -33,6 +33,8 @@ def test_first_layer_has_no_activation_before_it():
         {"batch": 4},
         {"norm": "layer", "norm_position": "after"},
         {"norm": "batch", "batch": 8},
+        {"activation": "tanh", "norm": "layer"},
+        {"activation": "linear", "norm": "batch", "batch": 8},
         {"activation": "tanh", "dropout": 0.3},
         {"activation": "tanh", "init": "rademacher"},
         {"skip": 0.5, "carry": 0.0},
@@ -55,12 +57,29 @@ def test_infinite_width_does_not_say_how_many_chains_die(fields):
     assert deaths["empirical"] == 1 - cell["alive"] / 64
 
 
-@pytest.mark.parametrize("fields", [{"activation": "tanh"}, {"activation": "gelu", "batch": 4}, {"skip": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"activation": "tanh"},
+        {"activation": "gelu", "batch": 4},
+        {"skip": 0.5},
+        {"activation": "tanh", "init": "orthogonal"},
+        {"skip": 0.5, "init": "orthogonal"},
+    ],
+    ids=str,
+)
 def test_chains_that_no_layer_can_kill_do_not_die(fields):
     chain = Chain(**{"width": 2, "depth": 6} | fields)
     law = find(chain)
     assert law.validity == "mean field" and not law.p_dead.any()
     assert np.isfinite(gradsim.simulate(chain, 4000).log_grad_norm[:, 0]).all()
+
+
+def test_orthogonal_weights_of_one_unit_are_signs():
+    """With carry they can cancel, so that nothing is said of width 1; and nothing of a profile that passes it."""
+    assert not find(Chain(activation="tanh", init="orthogonal", profile=[4, 2, 4])).p_dead.any()
+    assert np.isnan(find(Chain(activation="tanh", init="orthogonal", profile=[4, 1, 4])).p_dead[:-1]).all()
+    assert np.isnan(find(Chain(width=1, depth=3, skip=1.0, gain=1.0, init="orthogonal")).p_dead[:-1]).all()
 
 
 def test_input_noise_adds_to_the_bias():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gradsim.chain import Chain
+from gradsim.theory.law import Increment
 from gradsim.theory.registry import predict
 from gradsim.theory.special import LogActiveFraction
 
@@ -135,3 +136,23 @@ def test_what_a_profile_of_many_widths_costs(monkeypatch):
     points.clear()
     np.testing.assert_array_equal(prediction.cdf(prediction.mean[0] + np.array([-1.0, 0.0, 1.0])), first)
     assert not points
+
+
+def test_a_chain_predicted_again_has_the_law_that_was_kept():
+    first, second = (predict(Chain(width=8, depth=5, clip=0.9)) for _ in range(2))
+    assert first.law is second.law and first.law is not predict(Chain(width=8, depth=5, clip=0.8)).law
+    for array in (first.mean, first.var, first.log_second_moment, first.p_dead):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_equal_layers_of_a_long_chain_are_made_once(activation, monkeypatch):
+    made = []
+    fill = Increment.__init__
+    monkeypatch.setattr(
+        Increment, "__init__", lambda self, *args, **named: made.append(args) or fill(self, *args, **named)
+    )
+    chain = Chain(activation=activation, width=7, depth=2000)
+    assert len(predict(chain).to_dict()["predictions"]) == 3
+    assert 0 < len(made) < 30

@@ -13,11 +13,12 @@ from mpmath import mpf
 from scipy import optimize, special, stats
 
 from gradsim.theory.inversion import Sum
-from gradsim.theory.parts import LogNoncentral, LogResidualNorm, LogSphericalSum, Reciprocal
-from gradsim.theory.special import LogActiveFraction, LogBeta, LogChiSquared, log_beta_moment
+from gradsim.theory.parts import LogNoncentral, LogResidualNorm, LogSphericalSum, Reciprocal, Tilted
+from gradsim.theory.special import LogActiveFraction, LogBeta, LogChiSquared, log_beta_moment, log_gamma_cumulants
 
 PROBABILITIES = np.array([1e-12, 1e-9, 1e-7, 1e-5, 1e-3, 0.3])
 SPACING = 2.0**-53
+LN2 = np.log(2.0) * (np.arange(6) == 0)
 
 
 def check(total, low, high, lower, upper):
@@ -36,6 +37,22 @@ def by_quantiles(total, law):
 def test_chi_squared_and_its_reciprocal(degrees):
     by_quantiles(Sum({LogChiSquared(degrees): 1}, 0.0), stats.chi2(degrees))
     by_quantiles(Sum({Reciprocal(LogChiSquared(degrees)): 1}, 0.0), stats.invgamma(degrees / 2, scale=0.5))
+
+
+@pytest.mark.parametrize(("degrees", "slope"), [(1, -0.2), (16, -5.0), (300, 40.0)])
+def test_a_tilted_chi_squared_is_one_of_other_degrees(degrees, slope):
+    tilted, other = Tilted(LogChiSquared(degrees), slope), stats.chi2(degrees + 2 * slope)
+    expected = log_gamma_cumulants(degrees / 2 + slope) + LN2
+    np.testing.assert_allclose(tilted.cumulants[:3], expected[:3], rtol=1e-6)
+    assert (tilted.pole, tilted.reach) == (degrees / 2 + slope, np.inf)
+    x = np.log(other.ppf([1e-3, 0.3, 0.99]))
+    np.testing.assert_allclose(Sum({tilted: 1}, 0.0).density(x), other.pdf(np.exp(x)) * np.exp(x), rtol=1e-9)
+    np.testing.assert_allclose(
+        Sum({LogChiSquared(degrees): 1}, 0.5).tilted(slope).density(x + 0.5), Sum({tilted: 1}, 0.0).density(x)
+    )
+    reciprocal = Tilted(Reciprocal(LogChiSquared(degrees)), -slope)
+    assert reciprocal.reach == tilted.pole
+    np.testing.assert_allclose(reciprocal.cumulants[:2], tilted.cumulants[:2] * [-1.0, 1.0], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("above", "below"), [(1, 2), (7, 8), (255, 256)])
