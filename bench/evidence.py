@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import showcase, system
+from bench import deferred, showcase, system
 from gradsim.provenance import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,6 +117,7 @@ PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
     "quick": showcase.quick_run,
     "scale": showcase.scale_run,
     "architectures": showcase.architectures_run,
+    "deferred": deferred.measure,
 }
 
 
@@ -144,10 +145,26 @@ def quotes(measured: Mapping[str, Any]) -> dict[str, str]:
             said[f"{name}_table"] = f"\n```text\n{measured[name]['printed'].strip()}\n```\n"
             said[f"{name}_command"] = measured[name]["command"]
             said[f"{name}_seconds"] = f"{measured[name]['seconds']:.0f}"
+    if "deferred" in measured:
+        said |= _deferred_quotes(measured["deferred"])
     if "tests" in measured:
         said["tests"] = f"{measured['tests']['default']:,}"
         said["tests_all"] = f"{measured['tests']['all']:,}"
     return said
+
+
+def _deferred_quotes(measured: Mapping[str, Any]) -> dict[str, str]:
+    """What a unit costs, the widest and the most chains."""
+    wide, many = measured["wide"], measured["many"]
+    said = {f"deferred_{row['width']}_ns": f"{row['ns_per_unit']:.1f}" for row in measured["relu"]}
+    ratios = {row["width"]: row["dense_ratio"] for row in measured["relu"] if "dense_ratio" in row}
+    said |= {f"deferred_{width}_ratio": f"{ratio:.0f}" for width, ratio in ratios.items()}
+    return said | {
+        "deferred_wide_s": f"{wide['seconds']:.1f}",
+        "deferred_wide_mb": f"{wide['peak_mb']:.0f}",
+        "deferred_many_s": f"{many['seconds']:.0f}",
+        "deferred_recurrent_ratio": f"{measured['recurrent']['dense_ratio']:.0f}",
+    }
 
 
 def _peer_quotes(peers: Mapping[str, Any]) -> dict[str, str]:

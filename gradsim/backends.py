@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gradsim.chain import Chain
     from gradsim.experiment import Experiment
-    from gradsim.kernels.cpu import DenseEngine
+    from gradsim.kernels.cpu import Engine
     from gradsim.plan import Block, Plan
 
     Arrays = dict[str, NDArray[np.float32]]
@@ -62,12 +62,12 @@ class LocalBackend:
             Called, once, where they are not in the cache and have to be compiled.
         """
         from gradsim.kernels.compiling import announcing
-        from gradsim.kernels.cpu import DenseEngine
+        from gradsim.kernels.cpu import Engine
 
         e = plan.experiment
         with announcing(compiling):
             for chain in _smallest_of_each_kind(e.cells):
-                engine = DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain))
+                engine = Engine(chain, e.seed, e.dtype, e.quantities_of(chain), method=e.method)
                 # Step by step: a signal is heard between two.
                 engine.run(0, PREPARED_CHAINS, budget=1)
 
@@ -125,15 +125,15 @@ class _Work:
     def __init__(self, experiment: Experiment, stop: threading.Event) -> None:
         self._experiment = experiment
         self._stop = stop
-        self._engines: dict[int, DenseEngine] = {}
+        self._engines: dict[int, Engine] = {}
 
-    def _engine(self, cell: int) -> DenseEngine:
-        from gradsim.kernels.cpu import DenseEngine
+    def _engine(self, cell: int) -> Engine:
+        from gradsim.kernels.cpu import Engine
 
         if cell not in self._engines:
             e = self._experiment
             chain = e.cells[cell]
-            self._engines[cell] = DenseEngine(chain, e.seed, e.dtype, e.quantities_of(chain), e.streams)
+            self._engines[cell] = Engine(chain, e.seed, e.dtype, e.quantities_of(chain), e.streams, e.method)
         return self._engines[cell]
 
     def piece(self, block: Block, first: int, count: int) -> Arrays | None:

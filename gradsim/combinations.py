@@ -11,7 +11,10 @@ from gradsim.fields import Value, show
 if TYPE_CHECKING:
     from gradsim.chain import Chain
 
-__all__ = ["check_together"]
+__all__ = ["ROTATION_INVARIANT", "can_be_deferred", "check_method", "check_together"]
+
+#: Initialisations whose law no rotation changes, so that answers can be drawn without the matrix.
+ROTATION_INVARIANT = ("gaussian", "orthogonal")
 
 
 def check_together(chain: Chain, given: Mapping[str, Value]) -> None:
@@ -36,6 +39,25 @@ def check_together(chain: Chain, given: Mapping[str, Value]) -> None:
     _check_gradient(chain)
     _check_loss(chain)
     _check_probes(chain)
+
+
+def can_be_deferred(chain: Chain) -> bool:
+    """Whether what its matrices answer can be drawn without them."""
+    return chain.init in ROTATION_INVARIANT
+
+
+def check_method(chain: Chain, method: str) -> None:
+    """Refuse a chain that this method cannot simulate.
+
+    Raises
+    ------
+    ExperimentError
+        Naming the field and why.
+    """
+    if method == "deferred" and not can_be_deferred(chain):
+        text = f'method = "deferred" draws what a matrix answers, not the matrix: init = "{chain.init}" is not possible'
+        why = "only gaussian and orthogonal matrices have a law that no rotation changes"
+        raise ExperimentError(f'{text}, {why}; use one of them, or method = "dense"')
 
 
 def _check_shape(chain: Chain, given: Mapping[str, Value]) -> None:

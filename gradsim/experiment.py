@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +13,17 @@ from typing import Any, Final, cast
 
 from gradsim.chain import Chain
 from gradsim.claim import Claim, check_cells, controlled, read_claim
-from gradsim.errors import ExperimentError, StorageError, naming
+from gradsim.combinations import check_method
+from gradsim.errors import ExperimentError, naming
+from gradsim.experiment_text import read_text
 from gradsim.fields import Field, Value, check_keys, reject, show, unknown_key
 from gradsim.grid import MAX_CELLS, Table, count_cells, expand, override, parse_flag, read_axis, read_table
 from gradsim.vocabulary import CHAIN_FIELDS, HEAD_FIELDS, QUANTITIES, RUN_FIELDS, SETTING_DEFAULTS
 
-__all__ = ["MAX_FILE_BYTES", "MAX_JSON_BYTES", "Experiment"]
+__all__ = ["MAX_JSON_BYTES", "Experiment"]
 
-MAX_FILE_BYTES: Final = 1_000_000
 #: The experiment is kept as one attribute of a result file, which holds at most 64 KiB.
 MAX_JSON_BYTES: Final = 60_000
-
-#: Standard input, and the pipes that a shell gives names to.
-_OPEN_ALREADY: Final = ("/dev/stdin", "/dev/fd/")
 
 _SETTINGS: Final[dict[str, Field]] = HEAD_FIELDS | RUN_FIELDS
 _CLAIM_KEYS: Final = ("claim", "expect")
@@ -175,7 +171,7 @@ class Experiment:
         StorageError
             Where the file cannot be read.
         """
-        return cls.from_text(_read(path), overrides, str(path))
+        return cls.from_text(read_text(path), overrides, str(path))
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
@@ -286,6 +282,8 @@ class Experiment:
         cells = [chain for place, table in tables for chain in _make_cells(table, source, place)]
         with naming(source, "run"):
             settings = _settings(own | setting_overrides, cells)
+            for chain in cells:
+                check_method(chain, cast(str, settings["method"]))
         self.__dict__.update(settings, tables=tuple(table for _, table in tables), cells=tuple(cells))
         with naming(source):
             unjudged = "" if claim is None else self._unjudged(claim, written, own, table_overrides, setting_overrides)
@@ -370,38 +368,6 @@ def _cells_of(tables: Sequence[Table]) -> tuple[Chain, ...]:
 def _flags(names: Iterable[str]) -> str:
     """Overrides, as the command line names them."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
-
-
-def _read(path: str | PathLike[str]) -> str:
-    """Return the text of an experiment file."""
-    try:
-        content = _content(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise ExperimentError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise ExperimentError(f"{path}: this is a folder, not an experiment file") from None
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
-    if content is None:
-        raise ExperimentError(f"{path}: not a regular file, so no experiment file")
-    if len(content) > MAX_FILE_BYTES:
-        raise ExperimentError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so no experiment file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ExperimentError(f"{path}: not text in UTF-8: an experiment is a TOML file") from None
-
-
-def _content(path: str | PathLike[str]) -> bytes | None:
-    """Return the first bytes of a file; None for what may never end or waits for a writer.
-
-    A pipe that the process already has is no such thing.
-    """
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path).startswith(_OPEN_ALREADY)):
-        return None
-    with open(path, "rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _read_settings(document: Mapping[str, Any]) -> dict[str, Value]:

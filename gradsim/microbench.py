@@ -151,9 +151,9 @@ def _measure(case: Case, seconds: float) -> dict[str, Any]:
 
 def our_work(case: Case, chains: int) -> Work:
     """The dense engine on `chains` chains a call, other ones in each; returns their ln||g_l||."""
-    from gradsim.kernels.cpu import DenseEngine
+    from gradsim.kernels.cpu import Engine
 
-    engine = DenseEngine(case.chain, 0, case.dtype, case.quantities)
+    engine = Engine(case.chain, 0, case.dtype, case.quantities)
     first = 0
 
     def run() -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from gradsim.chain import Chain
+from gradsim.costs import count_weights, nanoseconds
 from gradsim.errors import ExperimentError
 from gradsim.experiment import Experiment
+from gradsim.kernels.direction_shapes import are_directions, direction_bytes
 from gradsim.kernels.gated_shapes import gated_working_bytes
 from gradsim.kernels.shapes import working_bytes
 from gradsim.memory import available_memory, format_bytes
@@ -28,26 +30,6 @@ _BLOCK_SECONDS = 2.0
 _BLOCK_BYTES = 32 * 2**20
 #: Blocks held at once as the kernels made them: one being made, one waiting, one being joined for the file.
 _BLOCKS_IN_FLIGHT = 3
-
-# What the kernels cost on one core of a current AVX-512 machine, in nanoseconds of float32 arithmetic.
-_NS_DRAWN = 0.75  # a weight drawn and multiplied, each pass
-_NS_USED = 0.05  # a stored weight multiplied
-_NS_SHARED = 1.0  # beside drawing it, a weight laid down for several columns, each pass ...
-_NS_COLUMN = 0.04  # ... and multiplied with each
-_NS_REFLECTED = 1.5  # a weight of an orthogonal matrix, drawn and applied as reflectors, each pass
-_NS_REFLECTOR = 150.0  # beside that for each reflector: keys and calls
-_NS_BUILT = 1.0  # per n^3: an orthogonal matrix formed from its reflectors
-_NS_UNIT = 3.0  # an activation with its derivative and its share of the norms, each pass
-_NS_UNIT_SMOOTH = 5.0  # with an exponential in it
-_NS_UNIT_ERF = 25.0  # with an error function
-_NS_UNIT_GATE = 12.0  # of every gate of a step
-_NS_UNIT_NORM = 4.0  # normalised, each pass
-_NS_UNIT_DROPPED = 1.0  # kept or dropped, each pass
-_NS_UNIT_PAIR = 0.5  # orthogonalised, each pair of probes
-_NS_LAYER = 150.0  # keys, logarithms and calls, each pass
-_FLOAT64_FACTOR = 3.0
-
-_RECTIFIERS = ("linear", "relu", "leaky_relu")
 
 # Rows a kernel records of each chain, float32 and one entry a layer, wanted or not; and of gates.
 _KERNEL_ROWS = 4
@@ -87,7 +69,7 @@ class CellPlan:
     block : int
         Chains per block, a multiple of 64.
     weights : int
-        Weights drawn per chain, once.
+        Weights of a chain, counted once where they are tied.
     nanoseconds : float
         Expected time of one chain on one core.
     bytes_result : int
@@ -204,7 +186,7 @@ def _cut(experiment: Experiment, threads: int) -> list[CellPlan]:
 
 def _auto_block(experiment: Experiment, chain: Chain, threads: int, growth: int) -> int:
     """Return the chains per block that keep its time and its results near their targets."""
-    by_time = growth * _BLOCK_SECONDS * threads * 1e9 / _nanoseconds(chain, experiment.dtype)
+    by_time = growth * _BLOCK_SECONDS * threads * 1e9 / nanoseconds(chain, experiment.dtype, experiment.method)
     by_size = growth * _BLOCK_BYTES / _bytes_result(experiment, chain)
     whole_cell = _round_up(experiment.chains)
     return max(LEAF, min(int(min(by_time, by_size, whole_cell)) // LEAF * LEAF, whole_cell))
@@ -217,69 +199,29 @@ def _round_up(chains: int) -> int:
 def _plan_cell(experiment: Experiment, chain: Chain, block: int) -> CellPlan:
     result = _bytes_result(experiment, chain)
     kept = experiment.chains if experiment.record == "trajectories" else min(experiment.keep, experiment.chains)
-    works_in = gated_working_bytes if chain.gates > 1 else working_bytes
     return CellPlan(
         chain=chain,
         chains=experiment.chains,
         block=min(block, _round_up(experiment.chains)),
-        weights=_weights(chain),
-        nanoseconds=_nanoseconds(chain, experiment.dtype),
+        weights=count_weights(chain),
+        nanoseconds=nanoseconds(chain, experiment.dtype, experiment.method),
         bytes_result=result,
-        bytes_memory=works_in(chain, experiment.quantities_of(chain), 4 if experiment.dtype == "float32" else 8),
+        bytes_memory=_bytes_memory(experiment, chain),
         bytes_file=kept * (result + 8) + result // 4 * _FILE_BYTES_LAYER + _FILE_BYTES_CELL,
     )
 
 
-def _weights(chain: Chain) -> int:
-    """Return the number of weights of a chain, counted once where they are tied."""
-    if chain.profile is not None:
-        return sum(a * b for a, b in zip(chain.profile, chain.profile[1:], strict=False))
-    matrix = cast(int, chain.width) ** 2 * chain.gates
-    return matrix if chain.tied else matrix * chain.depth
-
-
-def _units(chain: Chain) -> int:
-    """Return the number of units over all layers but the input."""
-    return sum(chain.profile[1:]) if chain.profile is not None else cast(int, chain.width) * chain.depth
-
-
-def _widest(chain: Chain) -> int:
-    return max(chain.profile) if chain.profile is not None else cast(int, chain.width)
-
-
-def _nanoseconds(chain: Chain, dtype: str) -> float:
-    """Return the expected time of one chain, forward and backward, on one core."""
-    unit = _nanoseconds_of_phi(chain)
-    unit += _NS_UNIT_NORM if chain.norm != "none" else 0.0
-    unit += _NS_UNIT_DROPPED if chain.dropout else 0.0
-    vectors = _units(chain) * unit * (chain.batch + chain.columns) + 2 * chain.depth * _NS_LAYER
-    if chain.probes > 1:
-        vectors += _units(chain) * _NS_UNIT_PAIR * chain.probes**2
-    return (_matrix_nanoseconds(chain) + vectors) * (1.0 if dtype == "float32" else _FLOAT64_FACTOR)
-
-
-def _nanoseconds_of_phi(chain: Chain) -> float:
-    """Return what a unit's activation takes, each pass."""
-    if chain.gates > 1:
-        return _NS_UNIT_GATE * chain.gates
-    if chain.activation in _RECTIFIERS:
-        return _NS_UNIT
-    return _NS_UNIT_ERF if chain.activation in ("erf", "gelu") else _NS_UNIT_SMOOTH
-
-
-def _matrix_nanoseconds(chain: Chain) -> float:
-    """Return what drawing and applying the matrices takes in both passes."""
-    weights = _weights(chain)
-    if chain.init == "identity":
-        return 0.0
-    if chain.tied:
-        made = weights * (_widest(chain) * _NS_BUILT if chain.init == "orthogonal" else _NS_DRAWN)
-        used = sum(max(_NS_USED, _NS_COLUMN * columns) for columns in (chain.batch, chain.columns))
-        return made + weights * chain.depth * used
-    shared = sum(_NS_SHARED + _NS_COLUMN * columns for columns in (chain.batch, chain.columns) if columns > 1)
-    if chain.init == "orthogonal":
-        return weights * (2 * _NS_REFLECTED + shared) + 2 * _units(chain) * _NS_REFLECTOR
-    return weights * (2 * _NS_DRAWN + shared)
+def _bytes_memory(experiment: Experiment, chain: Chain) -> int:
+    """Return the bytes one thread of the kernel works in."""
+    itemsize, quantities, method = (
+        4 if experiment.dtype == "float32" else 8,
+        experiment.quantities_of(chain),
+        experiment.method,
+    )
+    if are_directions(chain, method):
+        return direction_bytes(chain, itemsize)
+    works_in = gated_working_bytes if chain.gates > 1 else working_bytes
+    return works_in(chain, quantities, itemsize, method)
 
 
 def _bytes_result(experiment: Experiment, chain: Chain) -> int:

@@ -109,6 +109,7 @@ def simulate(
     chains: int = 4096,
     seed: int = 0,
     *,
+    method: str = "dense",
     dtype: str = "float32",
     quantities: Sequence[str] | None = None,
     streams: str = "independent",
@@ -124,6 +125,8 @@ def simulate(
         How many are drawn.
     seed : int
         0 to 2^64 - 1.
+    method : str
+        "dense": every weight is drawn; "deferred": what matrices answer alone, with the same law (docs/deferred.md).
     dtype : str
         "float32" or "float64", the arithmetic of the chain.
     quantities : sequence of str, optional
@@ -154,7 +157,9 @@ def simulate(
             f"simulate takes one Chain, not {type(chain).__name__}: gradsim.Chain(width=64, ...); "
             "a grid is an Experiment, which gradsim.run writes to a file"
         )
-    experiment = Experiment(chain=chain, chains=chains, seed=seed, dtype=dtype, quantities=quantities, streams=streams)
+    experiment = Experiment(
+        chain=chain, chains=chains, seed=seed, method=method, dtype=dtype, quantities=quantities, streams=streams
+    )
     made = plan(experiment, check_threads(threads))
     parts: list[Arrays] = []
 

@@ -12,7 +12,7 @@ import pytest
 from gradsim import Chain, Experiment
 from gradsim.backends import LocalBackend
 from gradsim.kernels import cpu, linking
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from gradsim.plan import Block, plan
 
 # A call of the kernel lasts a fraction of a second, more on a machine that has other work.
@@ -59,7 +59,7 @@ def no_thread_is_left():
 def expected():
     """What the engine itself gives, cell by cell."""
     e = experiment()
-    return [DenseEngine(chain, e.seed, e.dtype, e.quantities).run(0, e.chains) for chain in e.cells]
+    return [Engine(chain, e.seed, e.dtype, e.quantities).run(0, e.chains) for chain in e.cells]
 
 
 class TestNumbers:
@@ -99,7 +99,7 @@ class TestNumbers:
         e = experiment(dtype="float64", streams="common", quantities=wanted)
         _, cells = collect(plan(e))
         for chain, arrays in zip(e.cells, cells, strict=True):
-            direct = DenseEngine(chain, 9, "float64", wanted, "common").run(0, 200)
+            direct = Engine(chain, 9, "float64", wanted, "common").run(0, 200)
             assert_same_bits([arrays], [direct])
             assert all(values.dtype == np.float32 for values in arrays.values())
 
@@ -149,13 +149,13 @@ class TestPreparing:
         prepared = []
 
         class Recording(Slow):
-            def __init__(self, chain, seed, dtype, quantities):
+            def __init__(self, chain, seed, dtype, quantities, method):
                 prepared.append((chain.kind, chain.width, chain.depth, chain.batch, chain.probes, quantities))
 
             def run(self, first, count, budget):
                 assert first == 0
 
-        monkeypatch.setattr(cpu, "DenseEngine", Recording)
+        monkeypatch.setattr(cpu, "Engine", Recording)
         tables = [
             {"kind": ["recurrent", "lstm"], "width": [4, 5, 400], "depth": 50, "gain": [1.0, 2.0]},
             {"norm": "batch", "depth": 1},
@@ -207,7 +207,7 @@ class TestLeaving:
     @pytest.fixture
     def slow(self, monkeypatch):
         engine = type("Engine", (Slow,), {})
-        monkeypatch.setattr(cpu, "DenseEngine", engine)
+        monkeypatch.setattr(cpu, "Engine", engine)
         return engine
 
     @pytest.mark.parametrize("first", [0, 64, 192], ids=["first block", "second block", "last block"])

@@ -206,9 +206,18 @@ class TestRun:
     def test_dry_run_says_what_the_run_takes(self, call):
         done = call("run", "--dry-run", "--width", "64", "--chains", "1000", "--threads", "3")
         facts = dict(line.split(None, 1) for line in done.stdout.splitlines())
-        assert list(facts) == ["output", "cells", "chains", "blocks", "memory", "file", "time"]
+        assert list(facts) == ["output", "cells", "chains", "method", "blocks", "memory", "file", "time"]
         assert facts["chains"] == "1,000 a cell, 1,000 in all"
+        assert facts["method"].startswith("dense; deferred would take ")
         assert facts["time"].endswith("on 3 threads, compilation apart")
+
+    def test_dry_run_says_what_the_other_method_takes(self, call):
+        facts = {}
+        for flags in (("--method", "deferred", "--width", "100000"), ("--init", "uniform")):
+            said = call("run", "--dry-run", "--depth", "10", "--chains", "100", *flags).stdout
+            facts[flags[0]] = dict(line.split(None, 1) for line in said.splitlines())["method"]
+        assert facts["--method"].startswith("deferred; dense would take about 2 h ")
+        assert facts["--init"] == "dense; deferred is for gaussian and orthogonal weights alone"
 
     def test_one_of_a_kind_is_singular(self, call):
         assert call("run", *LINEAR, "--chains", "1").stderr.startswith("run.h5: 1 cell of 1 chain, ")
@@ -341,7 +350,11 @@ BAD_USAGE = {
     "fields that exclude each other": (("run", "--norm", "rms", "--norm-position", "pre"), "without skip"),
     "a skip by an unknown name": (("run", "--skip", "sqrt"), "rsqrt-depth, inv-depth"),
     "a quantity no cell has": (("run", "--quantities", "log_grad_norm,lyapunov"), "probes > 1"),
-    "a method not supported yet": (("run", "--method", "deferred"), "not supported by any kernel yet"),
+    "matrices that cannot be deferred": (
+        ("run", "--method", "deferred", "--init", "uniform"),
+        "only gaussian and orthogonal",
+    ),
+    "deferred, and too large": (("run", "--method", "deferred", "--width", "2000000000"), "of memory"),
     "no CUDA yet": (("run", "--device", "cuda"), "device"),
     "too large": (("run", "--width", "2000000", "--kind", "recurrent"), "of memory"),
     "a grid too large": (("run", "--width", "1:200:200", "--depth", "1:200:200"), "40000 cells"),

@@ -229,7 +229,8 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("title = 3", ["title = 3"]),
     ('title = "a\\nb"', ["title", "one line"]),
     ("[run]\ndevice = 'cuda'", ["run", 'device = "cuda"', "not supported", "cpu"]),
-    ("[run]\nmethod = 'deferred'", ["run", 'method = "deferred"', "not supported", "dense"]),
+    ("[chain]\ninit = 'identity'\n[run]\nmethod = 'deferred'", ["run", 'init = "identity"', 'method = "dense"']),
+    ("[run]\nmethod = 'exact'", ["run", 'method = "exact"', "dense, deferred"]),
     ("[run]\ndtpye = 'x'", ["run", "dtpye", 'did you mean "dtype"']),
     ("[run]\ndtype = 'float16'", ["dtype", "float32, float64"]),
     ("[run]\nblock = 0", ["block = 0", "auto"]),
@@ -342,7 +343,7 @@ def test_an_unreadable_file_is_a_storage_error(tmp_path: Path, monkeypatch: pyte
 
     secret = tmp_path / "secret.toml"
     secret.write_text("")
-    monkeypatch.setattr("gradsim.experiment.open", refuse, raising=False)
+    monkeypatch.setattr("gradsim.experiment_text.open", refuse, raising=False)
     with pytest.raises(StorageError, match=r"secret\.toml: cannot be read: Permission denied"):
         Experiment.from_toml(secret)
 

@@ -32,10 +32,10 @@ class Warm:
 
     def setup(self, kind: str, width: int, dtype: str) -> None:
         """Compile, outside the clock."""
-        from gradsim.kernels.cpu import DenseEngine
+        from gradsim.kernels.cpu import Engine
 
         fields: dict[str, Any] = {"width": width, "gain": "critical", **CHAINS[kind]}
-        self.engine = DenseEngine(Chain(**fields), 0, dtype, ("log_grad_norm",))
+        self.engine = Engine(Chain(**fields), 0, dtype, ("log_grad_norm",))
         self.engine.run(0, 1)
 
     def time_chains(self, kind: str, width: int, dtype: str) -> None:
@@ -75,8 +75,8 @@ class Cold:
         """Seconds to load and compile what a float32 run uses, in an empty cache."""
         code = (
             "from gradsim.chain import Chain\n"
-            "from gradsim.kernels.cpu import DenseEngine\n"
-            "DenseEngine(Chain(width=1, depth=1, gain=1.0), 0, 'float32', ('log_grad_norm',)).run(0, 0)\n"
+            "from gradsim.kernels.cpu import Engine\n"
+            "Engine(Chain(width=1, depth=1, gain=1.0), 0, 'float32', ('log_grad_norm',)).run(0, 0)\n"
         )
         with tempfile.TemporaryDirectory() as folder:
             begun = time.perf_counter()

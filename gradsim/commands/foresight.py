@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
+from gradsim.combinations import ROTATION_INVARIANT, can_be_deferred
 from gradsim.experiment import Experiment
 from gradsim.memory import format_bytes
 from gradsim.plan import plan
@@ -16,6 +18,9 @@ from gradsim.store.parts import PartsFolder
 from gradsim.tables import counted
 
 __all__ = ["forecast"]
+
+#: Memory with which nothing is refused.
+_NO_LIMIT = 2**63
 
 
 def forecast(experiment: Experiment, path: Path, *, resume: bool, overwrite: bool, threads: int | None) -> str:
@@ -36,12 +41,27 @@ def forecast(experiment: Experiment, path: Path, *, resume: bool, overwrite: boo
         ("output", f"{path}{replaced}"),
         ("cells", f"{len(made.cells):,}"),
         ("chains", f"{experiment.chains:,} a cell, {experiment.chains * len(made.cells):,} in all"),
+        ("method", _methods(experiment, made.threads)),
         ("blocks", f"{len(made.blocks):,}"),
         ("memory", format_bytes(made.bytes_memory)),
         ("file", f"at most {format_bytes(made.bytes_file)}"),
-        ("time", f"about {duration(made.seconds)} on {counted(made.threads, 'thread')}, compilation apart"),
+        ("time", f"{_about(made.seconds)} on {counted(made.threads, 'thread')}, compilation apart"),
     )
     return "\n".join(f"{heading:<8}{text}" for heading, text in rows)
+
+
+def _methods(experiment: Experiment, threads: int) -> str:
+    """The method of the run, and what the other one would take."""
+    other = "deferred" if experiment.method == "dense" else "dense"
+    if other == "deferred" and not all(can_be_deferred(chain) for chain in experiment.cells):
+        return f"{experiment.method}; deferred is for {' and '.join(ROTATION_INVARIANT)} weights alone"
+    document = json.loads(experiment.to_json())
+    made = plan(Experiment.from_dict(document, {"method": other}), threads, available=_NO_LIMIT)
+    return f"{experiment.method}; {other} would take {_about(made.seconds)} and {format_bytes(made.bytes_memory)}"
+
+
+def _about(seconds: float) -> str:
+    return "under 0.1 s" if seconds < 0.05 else f"about {duration(seconds)}"
 
 
 class _NothingInTheWay(Exception):

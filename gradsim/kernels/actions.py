@@ -2,14 +2,26 @@
 
 Scales are left out: W here has unit-variance entries (orthogonal and identity: is the matrix itself). A part takes
 work units first .. last; a pass is complete at as many units as its beginning said. One column goes through loops that
-draw W where it is used; several share a draw and go through matrix products.
+draw W where it is used; several share a draw and go through matrix products. A deferred W is asked (see `asked`), its
+scale included.
 """
 
 from __future__ import annotations
 
-from . import links
+from . import keys, links
+from .asked import (
+    ask_back,
+    ask_block_back,
+    ask_block_forward,
+    ask_forward,
+    asking_cost,
+    begin_asking,
+    begin_asking_back,
+    queries_of,
+)
 from .compiling import part
 from .layout import (
+    DEFERRED,
     DRAWN,
     GAUSSIAN,
     MATRIX,
@@ -27,28 +39,37 @@ from .layout import (
 )
 from .matrices import list_nonzero
 from .shapes import LANES
+from .streams import set_key
 from .vectors import clear, copy
+from .walk import whole_lanes
 
 NARROW = 4 * LANES  # rows below which vectors run along a row in the forward pass
 PRODUCT_COST = 25  # columns through a matrix product cost about as much as drawing the weight
 
 
 @part
-def lanes_of(n):
-    """n rounded up to whole lanes."""
-    return (n + LANES - 1) // LANES * LANES
+def point_at_weights(m, cell, chain, layer, backward):
+    """Point the key at what W_l is drawn from."""
+    if m.spec.action == DEFERRED:
+        set_key(m.key, cell, chain, layer, keys.ANSWER_BACK if backward else keys.ANSWER)
+    elif m.spec.action != STORED:
+        set_key(m.key, cell, chain, layer, keys.WEIGHT)
 
 
 @part
-def begin_forward(m, x, rows, columns):
+def begin_forward(m, x, layer, rows, columns):
     """Clear z, list the columns of W that matter; returns the number of work units of this layer's forward pass."""
     action, batch = m.spec.action, m.spec.batch
-    if batch == 1 or action == REFLECTED:
+    if action == DEFERRED:
+        begin_asking(m, layer)
+    elif batch == 1 or action == REFLECTED:
         clear(m.rows[Z], 0)  # what matrix products write they do not add to
     if action == REFLECTED:
         if rows < columns:
             copy(x, m.rows[Z], columns * batch)
         units = min(rows, columns)
+    elif action == DEFERRED:
+        units = queries_of(m.spec, batch)
     elif action == DRAWN and batch > 1:
         units = slabs(m.slab, rows)
     elif action == DRAWN and rows < NARROW:
@@ -61,13 +82,15 @@ def begin_forward(m, x, rows, columns):
 
 
 @part
-def forward_cost(m, rows, columns):
+def forward_cost(m, layer, rows, columns):
     """Weights per work unit of the forward pass."""
     action = m.spec.action
-    if m.spec.batch > 1:
+    if action == DEFERRED:
+        cost = asking_cost(m, layer, rows, columns)
+    elif m.spec.batch > 1:
         cost = shared_cost(action, m.slab, m.spec.batch, rows, columns)
     elif action == DRAWN:
-        cost = 4 * lanes_of(columns) if rows < NARROW else rows
+        cost = 4 * whole_lanes(columns) if rows < NARROW else rows
     else:
         cost = rows // 16 + 1 if action == STORED else max(rows, columns)
     return cost
@@ -84,7 +107,7 @@ def slabs(slab, rows):
 def shared_cost(action, slab, shared, rows, columns):
     """Weights per work unit where so many columns share W."""
     if action == DRAWN:
-        cost = len(slab) * lanes_of(columns) * (PRODUCT_COST + shared) // PRODUCT_COST
+        cost = len(slab) * whole_lanes(columns) * (PRODUCT_COST + shared) // PRODUCT_COST
     elif action == STORED:
         cost = rows * columns * shared // PRODUCT_COST + 1
     else:
@@ -93,17 +116,21 @@ def shared_cost(action, slab, shared, rows, columns):
 
 
 @part
-def forward_part(m, x, rows, columns, first, last):
+def forward_part(m, x, layer, rows, columns, first, last):
     """Work units first .. last of Z = W X."""
     spec, key = m.spec, m.key
     q = (rows + 3) // 4
     z, scratch = m.rows[Z], m.rows[SCRATCH]
     signs = spec.init == RADEMACHER
-    if spec.batch > 1:
+    if spec.asks_blocks and spec.batch > 1:
+        ask_block_forward(m, layer)
+    elif spec.action == DEFERRED:
+        ask_forward(m, layer, first, last)
+    elif spec.batch > 1:
         multiply_columns(m, x, z, rows, columns, first, last, spec.batch, False)
     elif spec.action == DRAWN:
         if rows < NARROW:
-            n = lanes_of(columns)
+            n = whole_lanes(columns)
             if spec.init == GAUSSIAN:
                 links.forward_narrow_gaussian(m, key, signs, x, n, first, last, z, q, scratch)
             else:
@@ -143,11 +170,12 @@ def multiply_columns(m, x, y, rows, columns, first, last, shared, transposed):
 
 
 @part
-def begin_backward(m, rows, columns):
+def begin_backward(m, layer, rows, columns):
     """Clear g, which d has been taken from; returns the number of work units of this layer's backward pass."""
     action, shared = m.spec.action, m.spec.columns
-    clear(m.rows[G], 0)
     units = 1
+    if action != DEFERRED:
+        clear(m.rows[G], 0)
     if action == DRAWN:
         units = slabs(m.slab, rows) if shared > 1 else (rows + 3) // 4
     elif action == REFLECTED:
@@ -156,33 +184,42 @@ def begin_backward(m, rows, columns):
         units = min(rows, columns)
     elif action == STORED and shared == 1:
         units = list_nonzero(m.rows[D], rows, m.active)
+    elif action == DEFERRED:
+        begin_asking_back(m, layer)
+        units = queries_of(m.spec, shared)
     return units
 
 
 @part
-def backward_cost(m, rows, columns):
+def backward_cost(m, layer, rows, columns):
     """Weights per work unit of the backward pass."""
     action = m.spec.action
-    if m.spec.columns > 1:
+    if action == DEFERRED:
+        cost = asking_cost(m, layer, rows, columns)
+    elif m.spec.columns > 1:
         cost = shared_cost(action, m.slab, m.spec.columns, rows, columns)
     elif action == DRAWN:
-        cost = 4 * lanes_of(columns)
+        cost = 4 * whole_lanes(columns)
     else:
         cost = columns // 16 + 1 if action == STORED else max(rows, columns)
     return cost
 
 
 @part
-def backward_part(m, rows, columns, first, last):
+def backward_part(m, layer, rows, columns, first, last):
     """Work units first .. last of G = W^T D."""
     spec, key = m.spec, m.key
     q = (rows + 3) // 4
     d, g, scratch = m.rows[D], m.rows[G], m.rows[SCRATCH]
     signs = spec.init == RADEMACHER
-    if spec.columns > 1:
+    if spec.asks_blocks:
+        ask_block_back(m, layer)
+    elif spec.action == DEFERRED:
+        ask_back(m, layer, first, last)
+    elif spec.columns > 1:
         multiply_columns(m, d, g, rows, columns, first, last, spec.columns, True)
     elif spec.action == DRAWN:
-        n = lanes_of(columns)
+        n = whole_lanes(columns)
         if spec.init == GAUSSIAN:
             links.backward_gaussian(m, key, signs, d, first, last, g, n, q)
         else:

@@ -1,4 +1,4 @@
-"""The dense engine as Python sees it: a cell's chains, piece by piece, on one thread."""
+"""The CPU engines as Python sees them: a cell's chains, piece by piece, on one thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from . import keys
 from .blas_threads import one_blas_thread
+from .direction_shapes import are_directions
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CALL_BUDGET = 200_000_000
 
 
-def _kernel_of(chain: Chain) -> tuple[Any, Any, dict[str, int]]:
+def kernel_of(chain: Chain, method: str) -> tuple[Any, Any, dict[str, int]]:
     """The kernel of a kind of chain, what makes its memory, and the rows of its result by quantity.
 
     Imported here: whoever simulates no gated chain neither loads nor compiles their kernel.
@@ -28,12 +29,16 @@ def _kernel_of(chain: Chain) -> tuple[Any, Any, dict[str, int]]:
         from . import gated, gated_layout
 
         return gated.advance_gated, gated_layout.make_gated_memory, gated_layout.GATED_ROWS
+    if are_directions(chain, method):
+        from . import directions, layout
+
+        return directions.advance_directions, directions.make_directions, layout.QUANTITY_ROWS
     from . import dense, layout
 
     return dense.advance, layout.make_memory, layout.QUANTITY_ROWS
 
 
-class DenseEngine:
+class Engine:
     """Draws and backpropagates the chains of one cell.
 
     Parameters
@@ -48,14 +53,23 @@ class DenseEngine:
         Names of the quantities to record.
     streams
         "independent" or "common" (see `keys.cell_key`).
+    method
+        "dense": matrices are drawn; "deferred": their answers alone (see `deferred`).
     """
 
     def __init__(
-        self, chain: Chain, seed: int, dtype: str, quantities: tuple[str, ...], streams: str = "independent"
+        self,
+        chain: Chain,
+        seed: int,
+        dtype: str,
+        quantities: tuple[str, ...],
+        streams: str = "independent",
+        method: str = "dense",
     ) -> None:
         self._chain = chain
         self._dtype = dtype
         self._quantities = quantities
+        self._method = method
         # Memory of pieces that were completed, for the next ones: making it again costs as much as a small chain.
         self._free: list[Any] = []
         self._key = np.array(keys.cell_key(seed, chain.canonical(), streams), dtype=np.uint32)
@@ -89,8 +103,10 @@ class DenseEngine:
         """
         from .linking import raise_interruption
 
-        advance, make_memory, rows = _kernel_of(self._chain)
-        memory = self._free.pop() if self._free else make_memory(self._chain, self._quantities, self._dtype)
+        advance, make_memory, rows = kernel_of(self._chain, self._method)
+        memory = (
+            self._free.pop() if self._free else make_memory(self._chain, self._quantities, self._dtype, self._method)
+        )
         memory.progress.chain = 0
         out = np.empty((len(rows), count, self._chain.depth + 1), np.float32)
         spectra = np.empty((count, self._chain.probes), np.float32)

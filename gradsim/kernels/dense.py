@@ -1,8 +1,9 @@
-"""The dense CPU engine: every weight really drawn, forward and backward, in a loop that can stop anywhere.
+"""The CPU engine of chains without gates: forward and backward, in a loop that can stop anywhere.
 
 One call of `advance` works through a piece of a cell until its budget of weights is spent, then returns, so that the
 caller hears a signal at least once a second even in a chain that takes minutes; `progress` says where to go on. A
-feedforward chain regenerates each matrix from its key; a tied one draws its matrix once and keeps it.
+feedforward chain regenerates each matrix from its key; a tied one draws its matrix once and keeps it. The deferred
+engine is this one as well: its matrices are asked where others are multiplied (see `actions`).
 
 Vectors live as x 2^e (see `vectors`); logarithms are taken in float64. For the homogeneous activations this is exact
 at any scale; the others work on the true value, except where it is so small that they are linear to rounding. A layer
@@ -13,8 +14,15 @@ from __future__ import annotations
 
 import math
 
-from . import keys
-from .actions import backward_cost, backward_part, begin_backward, begin_forward, forward_cost, forward_part
+from .actions import (
+    backward_cost,
+    backward_part,
+    begin_backward,
+    begin_forward,
+    forward_cost,
+    forward_part,
+    point_at_weights,
+)
 from .chain_ends import step_close, step_draw, step_start, step_turn
 from .compiling import kernel, part
 from .layer_ends import begin_layer, begin_step, branch_input, end_backward, end_forward
@@ -24,11 +32,10 @@ from .layout import (
     FORWARD,
     POST,
     START,
-    STORED,
     TURN,
 )
 from .local_gradient import is_blurred, take_slopes
-from .streams import set_key
+from .tied_gradient import add_step
 from .walk import LAYER_COST, close, enter, next_units, unit_cost
 from .weight_gradient import note_weight_gradient
 
@@ -42,12 +49,11 @@ def step_forward(m, cell, chain, out, budget):
     x = m.rows[branch_input(spec)]
     if progress.unit == 0:
         begin_layer(m, layer)
-        progress.units = begin_forward(m, x, rows, columns)
-    cost = forward_cost(m, rows, columns)
+        progress.units = begin_forward(m, x, layer, rows, columns)
+    cost = forward_cost(m, layer, rows, columns)
     first, last = next_units(progress, cost, budget)
-    if spec.action != STORED:
-        set_key(m.key, cell, chain, layer, keys.WEIGHT)
-    forward_part(m, x, rows, columns, first, last)
+    point_at_weights(m, cell, chain, layer, False)
+    forward_part(m, x, layer, rows, columns, first, last)
     if last == progress.units:
         end_forward(m, cell, chain, out, layer)
         if layer < spec.depth:
@@ -74,15 +80,16 @@ def step_backward(m, cell, chain, out, budget):
         else:
             if spec.wants_weight:
                 note_weight_gradient(m, out, layer, log_d)
-            progress.units = begin_backward(m, rows, columns)
+            progress.units = begin_backward(m, layer, rows, columns)
     if ended:
         return rows
-    cost = backward_cost(m, rows, columns)
+    cost = backward_cost(m, layer, rows, columns)
     first, last = next_units(progress, cost, budget)
-    if spec.action != STORED:
-        set_key(m.key, cell, chain, layer, keys.WEIGHT)
-    backward_part(m, rows, columns, first, last)
+    point_at_weights(m, cell, chain, layer, True)
+    backward_part(m, layer, rows, columns, first, last)
     if last == progress.units:
+        if spec.tied_gradient:
+            add_step(m, layer)
         end_backward(m, out, layer)
     outer = rows * columns // 8 if spec.tied_gradient else 0
     return (last - first) * cost + unit_cost(spec.columns, columns) + outer + LAYER_COST

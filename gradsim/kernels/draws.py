@@ -147,31 +147,48 @@ def make_rows(draw4):
 
 
 def make_fill(draw4):
-    """x[:rows] = column `column` of the matrix of `rows` rows that this key draws.
+    """x[:rows] = column `column` of the matrix of `rows` rows that this key draws; and rows of a matrix likewise.
 
     x holds 4q entries and, at its end, SPARE more: a group of LANES blocks is drawn there and copied, since short
     columns would otherwise never fill a vector.
     """
 
-    def fill(key, signs, column, x, rows):
-        prefer_wide_vectors()
-        keep_out_of_line()
-        k0, k1, k2, k3 = key[0], key[1], key[2], key[3]
+    @part
+    def fill_column(k0, k1, k2, k3, signs, column, x, rows):
         k4 = rng.parity(k0, k1, k2, k3)
         one = x.dtype.type(1)
         q = (rows + 3) // 4
         lanes = x[len(x) - SPARE :]
         s0, s1, s2, s3 = lanes[:LANES], lanes[LANES : 2 * LANES], lanes[2 * LANES : 3 * LANES], lanes[3 * LANES :]
         j = u32(column)
-        for start in range(0, q, LANES):
+        whole = q // LANES * LANES
+        x0, x1, x2, x3 = x[:q], x[q : 2 * q], x[2 * q : 3 * q], x[3 * q :]
+        for i in range(whole):
+            w0, w1, w2, w3 = rng.threefry13(k0, k1, k2, k3, k4, j, u32(i))
+            x0[i], x1[i], x2[i], x3[i] = draw4(w0, w1, w2, w3, one, signs)
+        if whole < q:
+            # A scalar remainder would cost as much as many vectors.
             for lane in range(LANES):
-                w0, w1, w2, w3 = rng.threefry13(k0, k1, k2, k3, k4, j, u32(start + lane))
+                w0, w1, w2, w3 = rng.threefry13(k0, k1, k2, k3, k4, j, u32(whole + lane))
                 s0[lane], s1[lane], s2[lane], s3[lane] = draw4(w0, w1, w2, w3, one, signs)
-            for lane in range(min(LANES, q - start)):
-                i = start + lane
-                x[i], x[i + q], x[i + 2 * q], x[i + 3 * q] = s0[lane], s1[lane], s2[lane], s3[lane]
+            for lane in range(q - whole):
+                i = whole + lane
+                x0[i], x1[i], x2[i], x3[i] = s0[lane], s1[lane], s2[lane], s3[lane]
 
-    return kernel(fill)
+    def fill(key, signs, column, x, rows):
+        prefer_wide_vectors()
+        keep_out_of_line()
+        fill_column(key[0], key[1], key[2], key[3], signs, column, x, rows)
+
+    def fill_rows(streams, signs, matrix, first, count, sizes):
+        """Rows first .. first + count - 1, each of a size and with a stream (a column of keys) of its own."""
+        prefer_wide_vectors()
+        keep_out_of_line()
+        for r in range(count):
+            k0, k1, k2, k3 = streams[0, r], streams[1, r], streams[2, r], streams[3, r]
+            fill_column(k0, k1, k2, k3, signs, np.int64(0), matrix[first + r], sizes[r])
+
+    return kernel(fill), kernel(fill_rows)
 
 
 forward_gaussian = make_forward(rng.gaussian4)
@@ -182,8 +199,8 @@ backward_gaussian = make_backward(rng.gaussian4)
 backward_bounded = make_backward(rng.bounded4)
 rows_gaussian = make_rows(rng.gaussian4)
 rows_bounded = make_rows(rng.bounded4)
-_fill_gaussian = make_fill(rng.gaussian4)
-fill_bounded = make_fill(rng.bounded4)
+_fill_gaussian, fill_rows_gaussian = make_fill(rng.gaussian4)
+fill_bounded, _ = make_fill(rng.bounded4)
 
 
 @part

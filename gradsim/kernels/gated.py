@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from . import draws, keys
+from . import draws, gated_asked, keys
 from .addition import add_vectors
 from .bits import keep_out_of_line
 from .compiling import kernel, part
@@ -104,7 +104,8 @@ def end_state(m, out, layer):
     if progress.blurred:
         out[ACTIVATION, progress.chain, layer] = math.nan
     if m.spec.wants_weight:
-        copy(m.rows[H], m.states[layer], m.spec.width * m.spec.batch)
+        if not m.spec.deferred:
+            copy(m.rows[H], m.states[layer], m.spec.width * m.spec.batch)
         m.layers[layer].state_exponent = progress.h_exponent
 
 
@@ -113,6 +114,8 @@ def step_start(m, cell, chain, out):
     """h_0 = input_scale times standard normals, c_0 = 0, and the biases."""
     spec, progress = m.spec, m.progress
     size = spec.width * spec.batch
+    if spec.deferred:
+        gated_asked.begin_asking(m)
     if spec.wants_weight:
         begin_total(progress, m.outer)
     if spec.bias > 0:
@@ -178,7 +181,10 @@ def step_forward(m, cell, chain, out, budget):
     spec, progress, layer = m.spec, m.progress, m.progress.layer
     progress.units = spec.forward_units
     first, last = next_units(progress, spec.forward_cost, budget)
-    forward_product(spec, m.weights, m.rows[H], m.gates, first, last)
+    if spec.deferred:
+        gated_asked.ask_forward(m, cell, chain, layer, first, last)
+    else:
+        forward_product(spec, m.weights, m.rows[H], m.gates, first, last)
     if last == progress.units:
         u = pre_activate(m, cell, chain, layer)
         if spec.lstm:
@@ -263,12 +269,15 @@ def step_backward(m, cell, chain, out, budget):
             enter(progress, CLOSE, layer)
             progress.last_value = math.nan
             return spec.width
-        if spec.wants_weight:
-            add_step(spec, m.layers, progress, m.states, m.gates, m.pending, m.outer, layer)
         progress.units = spec.backward_units
     first, last = next_units(progress, spec.backward_cost, budget)
-    backward_product(spec, m.weights, m.active, m.gates, m.rows[G], first, last)
+    if spec.deferred:
+        gated_asked.ask_back(m, cell, chain, layer, first, last)
+    else:
+        backward_product(spec, m.weights, m.active, m.gates, m.rows[G], first, last)
     if last == progress.units:
+        if spec.wants_weight:
+            add_step(spec, m.layers, progress, m.states, m.gates, m.pending, m.outer, layer)
         end_backward(m, out, layer)
     outer = spec.gates * spec.width * spec.width // 4 if spec.wants_weight else 0
     return (last - first) * spec.backward_cost + outer + UNIT_COST * spec.width * spec.columns + LAYER_COST
@@ -312,7 +321,7 @@ def step_close(m, out, spectra):
                 m.logs[0, p] = value
         write_spectrum(m.logs[0], spec.depth, spec.probes, spectra[chain])
     progress.chain += 1
-    enter(progress, START if spec.init == IDENTITY else DRAW, 0)
+    enter(progress, START if spec.init == IDENTITY or spec.deferred else DRAW, 0)
 
 
 @kernel

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .gated_shapes import VECTORS, WORK_ROWS, gated_shapes, unit_rows
+from .gated_shapes import VECTORS, WORK_ROWS, asked_of_gates, gated_shapes, outer_shape, unit_rows
 from .layout import DRAW, IDENTITY, INIT_CODES, OUTPUT_CODES, QUANTITY_ROWS, START, aligned
+from .linking import table
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
@@ -38,6 +39,10 @@ SPEC = np.dtype(
         ("backward_rows", np.int64),
         ("backward_units", np.int64),
         ("backward_cost", np.int64),
+        ("deferred", np.int64),  # matrices are never formed, but asked
+        ("asked_a_gate", np.int64),  # rows kept for what an orthogonal one is asked
+        ("outer_rows", np.int64),  # of the weight gradient as it is kept
+        ("outer_columns", np.int64),
         ("wants_maximum", np.int64),
         ("wants_weight", np.int64),
         ("unmixed", np.int64),  # units never meet, and one may fall behind another and catch up again
@@ -112,11 +117,20 @@ class GatedMemory(NamedTuple):
     outer: NDArray[np.floating]  # like `weights`, real: the weight gradient
     pending: NDArray[np.floating]  # (OUTER_ROWS, gates n B) real: steps it still has to be given
     joint: NDArray[np.floating]  # (2 n k,) real: probes
+    queries: NDArray[np.floating]  # (rows, n) real: what matrices that are never formed were asked, W x ...
+    answers: NDArray[np.floating]  # of all gates where they are Gaussian
+    back_queries: NDArray[np.floating]  # ... and W^T d
+    back_answers: NDArray[np.floating]
+    coefficients: NDArray[np.floating]  # (3 + k, rows) real: of vectors in those queries
+    stacked: NDArray[np.floating]  # (gates n,) real: one column of all gates
     work: NDArray[np.float64]  # (WORK_ROWS, gates n B)
     cell: NDArray[np.float64]  # (n B,): c_l
     bias: NDArray[np.float64]  # (gates n,)
     logs: NDArray[np.float64]  # (3, k): growth of the probes, and room to find it
     active: NDArray[np.int64]  # (gates n,): 0, 1, 2, ...
+    asked: NDArray[np.int64]  # (gates,): how many queries there are
+    asked_back: NDArray[np.int64]  # (1,)
+    links: NDArray[np.int64]  # addresses of kernels (see `linking`)
     key: NDArray[np.uint32]  # (4,): the stream at hand
 
 
@@ -127,7 +141,7 @@ def _units(chain: Chain, columns: int) -> tuple[int, int, int]:
     return rows, -(-total // rows), multiplied // 8 + 1
 
 
-def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
+def _spec(chain: Chain, quantities: tuple[str, ...], method: str) -> Any:
     """The chain as a record of SPEC."""
     spec = np.recarray(1, SPEC)[0]
     width, scale = chain.widths[0], float(chain.gains[0])
@@ -136,6 +150,13 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     spec.batch, spec.columns, spec.probes = chain.batch, chain.columns, chain.probes
     spec.forward_rows, spec.forward_units, spec.forward_cost = _units(chain, chain.batch)
     spec.backward_rows, spec.backward_units, spec.backward_cost = _units(chain, chain.columns)
+    spec.deferred = method == "deferred"
+    spec.asked_a_gate = asked_of_gates(chain)[2]
+    spec.outer_rows, spec.outer_columns = outer_shape(chain, method)
+    if spec.deferred:
+        columns = max(chain.batch, chain.columns)
+        spec.forward_units, spec.backward_units = chain.batch, chain.columns
+        spec.forward_cost = spec.backward_cost = chain.gates * width * (4 + min(width, chain.depth * columns) // 2)
     spec.wants_maximum = "log_grad_max" in quantities
     spec.wants_weight = "log_weight_grad_norm" in quantities
     spec.unmixed = (chain.init == "identity" or scale == 0.0) and chain.probes == 1
@@ -152,13 +173,14 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
     return spec
 
 
-def make_gated_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> GatedMemory:
+def make_gated_memory(chain: Chain, quantities: tuple[str, ...], dtype: str, method: str = "dense") -> GatedMemory:
     """Everything one thread needs for gated chains of this shape, at the beginning of a piece."""
-    spec, real, of = _spec(chain, quantities), np.dtype(dtype), gated_shapes(chain, quantities)
+    spec, real = _spec(chain, quantities, method), np.dtype(dtype)
+    of = gated_shapes(chain, quantities, method)
     layers = np.zeros(of.layers, STEP)
     layers["width"] = spec.width
     progress = np.zeros(1, PROGRESS).view(np.recarray)[0]
-    progress.phase = START if spec.init == IDENTITY else DRAW
+    progress.phase = START if spec.init == IDENTITY or spec.deferred else DRAW
     return GatedMemory(
         spec=spec,
         layers=layers,
@@ -171,10 +193,19 @@ def make_gated_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> 
         outer=aligned(of.outer, real),
         pending=aligned(of.pending, real),
         joint=aligned(of.joint, real),
+        queries=aligned(of.queries, real),
+        answers=aligned(of.answers, real),
+        back_queries=aligned(of.back_queries, real),
+        back_answers=aligned(of.back_answers, real),
+        coefficients=aligned(of.coefficients, real),
+        stacked=aligned(of.stacked, real),
         work=aligned(of.work, np.dtype(np.float64)),
         cell=aligned(of.cell, np.dtype(np.float64)),
         bias=aligned(of.bias, np.dtype(np.float64)),
         logs=np.zeros(of.logs),
         active=np.arange(of.active[0], dtype=np.int64),
         key=np.zeros(4, np.uint32),
+        asked=np.zeros(spec.gates, np.int64),
+        asked_back=np.zeros(1, np.int64),
+        links=table(dtype),
     )

@@ -9,38 +9,13 @@ from __future__ import annotations
 
 import math
 
-from .bits import keep_out_of_line, prefer_wide_vectors
+from .bits import keep_out_of_line
 from .blas import gemm
-from .compiling import kernel, part, reduction
+from .compiling import kernel, part
 from .gated_shapes import GROUP
 from .layout import IDENTITY
-from .matrices import combine
+from .matrices import combine, row_products
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
-
-
-@reduction
-def row_products(matrix, x, first, last, n, z):
-    """z[first:last] = rows first .. last of the matrix times x; groups of four rows from `first` on."""
-    prefer_wide_vectors()
-    keep_out_of_line()
-    zero = z.dtype.type(0)
-    whole = first + (last - first) // 4 * 4
-    for r in range(first, whole, 4):
-        m0, m1, m2, m3 = matrix[r], matrix[r + 1], matrix[r + 2], matrix[r + 3]
-        t0 = t1 = t2 = t3 = zero
-        for j in range(n):
-            v = x[j]
-            t0 += m0[j] * v
-            t1 += m1[j] * v
-            t2 += m2[j] * v
-            t3 += m3[j] * v
-        z[r], z[r + 1], z[r + 2], z[r + 3] = t0, t1, t2, t3
-    for r in range(whole, last):
-        m0 = matrix[r]
-        t0 = zero
-        for j in range(n):
-            t0 += m0[j] * x[j]
-        z[r] = t0
 
 
 @kernel
@@ -53,7 +28,7 @@ def forward_product(spec, weights, x, z, first, last):
         for k in range(spec.gates):
             copy(x, z[k * n * columns :], n * columns)
     elif columns == 1:
-        row_products(weights, x, first * GROUP, min(last * GROUP, rows), pitch, z)
+        row_products(weights, x, first * GROUP, min(last * GROUP, rows), pitch, z, first * GROUP)
     else:
         for top in range(first * spec.forward_rows, min(last * spec.forward_rows, rows), spec.forward_rows):
             count = min(spec.forward_rows, rows - top)
@@ -89,8 +64,8 @@ def add_outer(spec, layers, progress, states, pending, outer, layer):
     They lie at the end of `pending`, the lowest first, as the states below them do.
     """
     keep_out_of_line()
-    n, columns, count = spec.width, spec.batch, progress.pending
-    rows, pitch = spec.gates * n, outer.shape[1]
+    rows, n, columns, count = spec.outer_rows, spec.outer_columns, spec.batch, progress.pending
+    pitch = outer.shape[1]
     first = len(pending) - count
     largest = progress.outer_exponent
     for k in range(count):
@@ -128,7 +103,7 @@ def take_first(spec, d, log_scale, out):
     k = spec.probes
     whole = math.floor(log_scale / LN2)
     factor = d.dtype.type(math.exp(log_scale - whole * LN2))
-    for i in range(spec.gates * spec.width):
+    for i in range(spec.outer_rows):
         out[i] = factor * d[i * k]
     return whole
 
@@ -141,7 +116,7 @@ def add_step(spec, layers, progress, states, d, pending, outer, layer):
     if spec.probes > 1:
         layers[layer].step_exponent += take_first(spec, d, progress.g_offset, own)
     else:
-        copy(d, own, spec.gates * spec.width * spec.batch)
+        copy(d, own, spec.outer_rows * spec.batch)
     progress.pending += 1
     if progress.pending == len(pending):
         add_outer(spec, layers, progress, states, pending, outer, layer)
@@ -154,7 +129,7 @@ def total_norm(spec, layers, progress, states, pending, outer, layer):
         add_outer(spec, layers, progress, states, pending, outer, layer)
     total = 0.0
     for i in range(len(outer)):
-        total += sum_of_squares(outer[i], spec.width)
+        total += sum_of_squares(outer[i], spec.outer_columns)
     if total == 0.0:
         return -math.inf
     own = 0.5 * math.log(total) + progress.outer_exponent * LN2

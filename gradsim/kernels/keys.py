@@ -11,7 +11,8 @@ import hashlib
 STREAM_VERSION = 1
 
 # What a layer's stream is for; part of the counter from which the layer key is derived.
-WEIGHT, BIAS, INPUT, OUTPUT, NOISE, DROPOUT = range(6)
+# ANSWER and ANSWER_BACK: what a matrix that is never formed answers to W x and W^T d, beside what is known of it.
+WEIGHT, BIAS, INPUT, OUTPUT, NOISE, DROPOUT, ANSWER, ANSWER_BACK = range(8)
 
 
 def cell_key(seed: int, canonical: str, streams: str = "independent") -> tuple[int, int, int, int]:

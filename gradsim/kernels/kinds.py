@@ -1,4 +1,4 @@
-"""Numba types of what the dense engine's kernels are given, for signatures that are written down before any call."""
+"""Numba types of what the engine's kernels are given, for signatures that are written down before any call."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ def memory(real: Any) -> Any:
         "slab": rows,
         "norms": rows,
         "grams": rows,
+        "queries": rows,
+        "answers": rows,
+        "back_queries": rows,
+        "back_answers": rows,
+        "coefficients": rows,
+        "mixed": rows,
+        "grams_64": DOUBLE_ROWS,
+        "wide": DOUBLE_ROWS,
         "inverse": DOUBLE_ROWS,
         "moments": DOUBLE_ROWS,
         "logs": DOUBLE_ROWS,

@@ -14,6 +14,7 @@ from .layout import (
     BRANCH,
     BRANCH_INPUT,
     CARRIED,
+    DEFERRED,
     GRAD,
     GRAD_MAX,
     POST,
@@ -25,7 +26,7 @@ from .layout import (
     Z,
 )
 from .links import step
-from .local_gradient import normal_directions
+from .local_gradient import normal_directions, undo_norm
 from .lost import lost_counts, steepest
 from .ops import LINEAR
 from .streams import set_key
@@ -36,15 +37,21 @@ from .walk import close, enter
 BLUR_DIGITS = 10
 
 
+@part
+def apply_norm(m, x, layer, e):
+    """x 2^e <- its normalised form, x of as many units as layer l has; returns the new exponent."""
+    own, kept, inverse = m.layers[layer], m.norms[layer - 1], m.inverse[layer - 1]
+    return links.norm_forward(m, m.spec, own, x, own.width, e, kept, inverse, m.moments)
+
+
 @step(VOID, INT)
 def norm_input(m, layer):
     """The norm of h_{l-1} as the input of a layer's branch."""
-    spec, progress, own = m.spec, m.progress, m.layers[layer]
-    x, below = m.rows[BRANCH_INPUT], m.layers[layer - 1].width
+    own, x = m.layers[layer], m.rows[BRANCH_INPUT]
     copy(m.rows[H], x, len(x))
-    e = progress.h_exponent
-    e = links.norm_forward(m, spec, own, x, below, e, m.norms[layer - 1], m.inverse[layer - 1], m.moments)
-    own.input_exponent, _, own.log_input = normalise(x, below * spec.batch, e)
+    # A branch's input is as wide as its output: there is a carry.
+    e = apply_norm(m, x, layer, m.progress.h_exponent)
+    own.input_exponent, _, own.log_input = normalise(x, own.width * m.spec.batch, e)
 
 
 @part
@@ -64,13 +71,6 @@ def begin_layer(m, layer):
         own.log_input = m.progress.log_h
     if spec.keeps_inputs:
         copy(m.rows[branch_input(spec)], m.states[layer - 1], m.states.shape[1])
-
-
-@part
-def apply_norm(m, x, layer, e):
-    """x 2^e <- its normalised form, x of as many units as layer l has; returns the new exponent."""
-    own, kept, inverse = m.layers[layer], m.norms[layer - 1], m.inverse[layer - 1]
-    return links.norm_forward(m, m.spec, own, x, own.width, e, kept, inverse, m.moments)
 
 
 @step(INT, KEY, INT, INT, INT)
@@ -122,7 +122,8 @@ def end_forward(m, cell, chain, out, layer):
     spec, own = m.spec, m.layers[layer]
     size = own.width * spec.batch
     z = m.rows[Z]
-    scale(z, size, own.mantissa)
+    if spec.action != DEFERRED:
+        scale(z, size, own.mantissa)
     e = own.input_exponent + own.exponent  # far below all else where x is zero: what is added sets the scale
     if own.bias > 0 or spec.noise > 0 or spec.norm_position == BEFORE:
         e = add_to_sums(m, cell, chain, layer, e)
@@ -137,14 +138,11 @@ def end_forward(m, cell, chain, out, layer):
 @step(VOID, INT)
 def begin_step(m, layer):
     """Back through a norm of h_l itself, and what the carry takes from g_l."""
-    spec, layers, progress = m.spec, m.layers, m.progress
-    g, n = m.rows[G], layers[layer].width
-    size = n * spec.columns
+    spec, progress = m.spec, m.progress
+    g, size = m.rows[G], m.layers[layer].width * spec.columns
     if spec.norm_position == POST:
-        own, e = layers[layer], progress.g_exponent
-        e = links.norm_backward(m, spec, own, g, n, e, m.norms[layer - 1], m.inverse[layer - 1], m.moments)
-        progress.g_exponent, _, _ = normalise(g, size, e)
-        progress.rank = min(progress.rank, n - normal_directions(spec))
+        undo_norm(m, g, layer)
+        progress.g_exponent, _, _ = normalise(g, size, progress.g_exponent)
     if spec.skip:
         copy(g, m.rows[CARRIED], size)
         progress.carried_exponent = progress.g_exponent
@@ -154,13 +152,10 @@ def begin_step(m, layer):
 def join_branches(m, layer):
     """Back through a norm of the branch's input, and what the carry took from g_l added."""
     spec, progress = m.spec, m.progress
-    own, n = m.layers[layer], m.layers[layer - 1].width
+    n, g = m.layers[layer].width, m.rows[G]
     size = n * spec.columns
-    g = m.rows[G]
     if spec.norm_position == PRE:
-        e, kept, inverse = progress.g_exponent, m.norms[layer - 1], m.inverse[layer - 1]
-        progress.g_exponent = links.norm_backward(m, spec, own, g, n, e, kept, inverse, m.moments)
-        progress.rank = min(progress.rank, n - normal_directions(spec))
+        undo_norm(m, g, layer)
     progress.g_exponent, _, _ = normalise(g, size, progress.g_exponent)
     carried = progress.carried_exponent + spec.carry_exponent
     e = links.add_vectors(m, g, 1.0, progress.g_exponent, m.rows[CARRIED], spec.carry, carried, size)
@@ -208,7 +203,8 @@ def end_backward(m, out, layer):
     """From W^T d to g_{l-1}: scale, norm and carry; then the next layer, or the end."""
     spec, layers, progress = m.spec, m.layers, m.progress
     g = m.rows[G]
-    scale(g, layers[layer - 1].width * spec.columns, layers[layer].mantissa)
+    if spec.action != DEFERRED:
+        scale(g, layers[layer - 1].width * spec.columns, layers[layer].mantissa)
     progress.g_exponent += layers[layer].exponent
     if spec.lone_input and layer == 1:
         clear(g, 0)

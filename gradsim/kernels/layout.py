@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from .linking import table
 from .lone import bias_is_taken_out, input_is_lone, rules, weights_can_cancel
 from .ops import ACTIVATION_CODES, LINEAR
-from .shapes import CACHE_LINE, VECTORS, keeps_gradient, shapes, stores_matrix
+from .shapes import CACHE_LINE, VECTORS, asked_a_layer, asks_blocks, keeps_gradient, shapes, stores_matrix
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
 
 # How a layer's matrix acts.
-DRAWN, REFLECTED, SCALED, STORED = range(4)
+DRAWN, REFLECTED, SCALED, STORED, DEFERRED = range(5)
 GAUSSIAN, UNIFORM, RADEMACHER, ORTHOGONAL, IDENTITY = range(5)
 INIT_CODES = {
     "gaussian": GAUSSIAN,
@@ -55,6 +55,8 @@ SPEC = np.dtype(
     [
         ("action", np.int64),
         ("tied", np.int64),
+        ("asks_blocks", np.int64),  # all columns of a layer at once, of a matrix that is never formed
+        ("asked_a_layer", np.int64),  # rows kept for what an untied matrix is asked
         ("wants_maximum", np.int64),
         ("wants_weight", np.int64),
         ("tied_gradient", np.int64),  # the wanted weight gradient is a total over time steps
@@ -108,6 +110,12 @@ LAYER = np.dtype(
         ("log_input", np.float64),
         ("step_exponent", np.int64),
         ("norm_exponent", np.int64),
+        (
+            "asked",
+            np.int64,
+        ),  # queries of a matrix that is never formed: of W x, of W^T d, and of W x before a pass began
+        ("asked_back", np.int64),
+        ("asked_before", np.int64),
         ("blur", np.float64),  # ln of a bound on a gradient that cancelled in a norm, where a carry may outweigh it
     ],
     align=True,
@@ -151,9 +159,17 @@ class Memory(NamedTuple):
     slab: NDArray[np.floating]  # (4 K, whole lanes) real: weights drawn for several columns
     norms: NDArray[np.floating]  # (L, N) real: what norms gave; else one row
     grams: NDArray[np.floating]  # (2, B B) real
+    queries: NDArray[np.floating]  # (rows, N) real: what matrices that are never formed were asked, W x ...
+    answers: NDArray[np.floating]
+    back_queries: NDArray[np.floating]  # ... and W^T d
+    back_answers: NDArray[np.floating]
+    coefficients: NDArray[np.floating]  # (3 + k, rows) real: of vectors in those queries
+    mixed: NDArray[np.floating]  # (2, C C) real: room for products of what several columns ask at once
     inverse: NDArray[np.float64]  # (L, groups): 1 / sigma of norms
     moments: NDArray[np.float64]  # (2, groups)
     logs: NDArray[np.float64]  # (2, k): growth of the probes, and lengths to work with
+    grams_64: NDArray[np.float64]  # (3, C C): their Gram matrices and factors
+    wide: NDArray[np.float64]  # (2, CHUNK C)
     active: NDArray[np.int64]  # (N,)
     key: NDArray[np.uint32]  # (4,): the stream of the layer at hand
     links: NDArray[np.int64]  # addresses of kernels (see `linking`)
@@ -167,8 +183,10 @@ def aligned(shape: tuple[int, ...], real: np.dtype[Any]) -> NDArray[Any]:
     return raw[start : start + size].view(real).reshape(shape)
 
 
-def _action(chain: Chain) -> int:
+def _action(chain: Chain, method: str) -> int:
     """How this chain's matrices act."""
+    if method == "deferred":
+        return DEFERRED
     if chain.init == "identity":
         return SCALED
     if stores_matrix(chain):
@@ -176,16 +194,19 @@ def _action(chain: Chain) -> int:
     return REFLECTED if chain.init == "orthogonal" else DRAWN
 
 
-def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
+def _spec(chain: Chain, quantities: tuple[str, ...], method: str, dtype: str) -> Any:
     """The chain as a record of SPEC."""
     spec = np.recarray(1, SPEC)[0]
     wants_weight = "log_weight_grad_norm" in quantities
-    spec.action = _action(chain)
+    spec.action = _action(chain, method)
+    spec.asks_blocks = method == "deferred" and asks_blocks(chain) and dtype == "float32"
+    spec.asked_a_layer = asked_a_layer(chain)
     spec.tied = chain.tied
     spec.wants_maximum = "log_grad_max" in quantities
     spec.wants_weight = wants_weight
     spec.tied_gradient = keeps_gradient(chain, quantities)
-    spec.keeps_inputs = wants_weight and (chain.tied or chain.batch > 1)
+    # A matrix that is never formed keeps what it was asked, as coefficients.
+    spec.keeps_inputs = wants_weight and (chain.batch > 1 or chain.tied) and not (chain.tied and method == "deferred")
     bends = chain.activation not in ("linear", "relu")
     spec.unmixed = chain.init == "identity" and bends and chain.norm == "none" and chain.probes == 1
     spec.batch, spec.columns, spec.probes = chain.batch, chain.columns, chain.probes
@@ -211,6 +232,7 @@ def _spec(chain: Chain, quantities: tuple[str, ...]) -> Any:
         or spec.activation != LINEAR
         or chain.output_gradient == "loss"
         or chain.norm != "none"
+        or spec.action == DEFERRED  # what W answers backward depends on what it answered forward
     )
     spec.bias_is_uniform = chain.bias_law == "uniform"
     spec.input_mantissa, spec.input_exponent = math.frexp(chain.input_scale)
@@ -232,10 +254,10 @@ def _layers(chain: Chain) -> NDArray[Any]:
     return layers
 
 
-def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory:
+def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str, method: str = "dense") -> Memory:
     """Everything one thread needs for chains of this shape, at the beginning of a piece."""
-    spec, layers = _spec(chain, quantities), _layers(chain)
-    real, of = np.dtype(dtype), shapes(chain, quantities)
+    spec, layers = _spec(chain, quantities, method, dtype), _layers(chain)
+    real, of = np.dtype(dtype), shapes(chain, quantities, method)
     progress = np.zeros(1, PROGRESS).view(np.recarray)[0]
     progress.phase = DRAW if spec.action == STORED else START
     return Memory(
@@ -249,10 +271,18 @@ def make_memory(chain: Chain, quantities: tuple[str, ...], dtype: str) -> Memory
         slab=aligned(of.slab, real),
         norms=aligned(of.norms, real),
         grams=aligned(of.grams, real),
+        queries=aligned(of.queries, real),
+        answers=aligned(of.queries, real),
+        back_queries=aligned(of.back_queries, real),
+        back_answers=aligned(of.back_queries, real),
+        coefficients=aligned(of.coefficients, real),
+        mixed=aligned(of.mixed, real),
+        grams_64=np.zeros(of.grams_64),
+        wide=np.zeros(of.wide),
         inverse=np.zeros(of.inverse),
         moments=np.zeros(of.moments),
         logs=np.zeros(of.logs),
-        active=np.zeros(of.active, np.int64),
+        active=np.arange(of.active[0], dtype=np.int64),
         key=np.zeros(4, np.uint32),
         links=table(dtype),
     )

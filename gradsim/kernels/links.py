@@ -1,4 +1,4 @@
-"""The kernels that the dense engine calls by address (see `linking`): what draws and multiplies, and every feature."""
+"""The kernels that the engine calls by address (see `linking`): what draws, multiplies and asks, and every feature."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from . import (
     activation,
     addition,
     batched,
+    deferred,
+    deferred_block,
     draws,
     dropout,
     lost,
@@ -107,6 +109,44 @@ apply_q_transposed_columns = linked(
     batched.apply_q_transposed_columns,
     VOID,
     lambda r: (KEY, INT, INT, INT, vector(r), vector(r), INT, vector(r)),
+)
+
+ask_gaussian = linked(
+    deferred.ask_gaussian,
+    INT,
+    lambda r: (
+        *(KEY, INT, vector(r), INT, REAL, vector(r), INT),
+        *(matrix(r), matrix(r), INT, INT),
+        *(matrix(r), matrix(r), INT, INT),
+        *(INDICES, matrix(r)),
+    ),
+)
+ask_haar = linked(
+    deferred.ask_haar,
+    INT,
+    lambda r: (
+        *(KEY, INT, vector(r), INT, REAL, vector(r), INT, INT),
+        *(matrix(r), matrix(r), INT, INT),
+        *(INDICES, matrix(r)),
+    ),
+)
+ask_block = linked(
+    deferred_block.ask_block,
+    VOID,
+    lambda r: (
+        *(KEY, vector(r), INT, INT, REAL, vector(r), INT),
+        *(matrix(r), matrix(r), INT),
+        *(DOUBLE_ROWS, matrix(r), DOUBLE_ROWS),
+    ),
+)
+ask_block_back = linked(
+    deferred_block.ask_block_back,
+    VOID,
+    lambda r: (
+        *(KEY, vector(r), INT, INT, REAL, vector(r), INT),
+        *(matrix(r), matrix(r), INT, INT, matrix(r)),
+        *(DOUBLE_ROWS, matrix(r), DOUBLE_ROWS),
+    ),
 )
 
 activate = linked(activation.activate, INT, lambda r: (SPEC_RECORD, vector(r), vector(r), vector(r), INT, INT))

@@ -7,7 +7,7 @@ rows of silent units are never read. With W and its transpose both held, W h and
 from __future__ import annotations
 
 from .bits import keep_out_of_line, prefer_wide_vectors
-from .compiling import kernel
+from .compiling import kernel, reduction
 
 TILE = 32  # rows and columns of a tile that stays in the first-level cache while it is transposed
 
@@ -30,6 +30,32 @@ def combine(matrix, weights, active, count, out, n):
         m0 = matrix[r0]
         for j in range(n):
             out[j] += w0 * m0[j]
+
+
+@reduction
+def row_products(matrix, x, first, last, n, z, at):
+    """z[at:] = rows first .. last of the matrix times x; groups of four rows from `first` on."""
+    prefer_wide_vectors()
+    keep_out_of_line()
+    zero = z.dtype.type(0)
+    whole = first + (last - first) // 4 * 4
+    for r in range(first, whole, 4):
+        m0, m1, m2, m3 = matrix[r], matrix[r + 1], matrix[r + 2], matrix[r + 3]
+        t0 = t1 = t2 = t3 = zero
+        for j in range(n):
+            v = x[j]
+            t0 += m0[j] * v
+            t1 += m1[j] * v
+            t2 += m2[j] * v
+            t3 += m3[j] * v
+        s = at + r - first
+        z[s], z[s + 1], z[s + 2], z[s + 3] = t0, t1, t2, t3
+    for r in range(whole, last):
+        m0 = matrix[r]
+        t0 = zero
+        for j in range(n):
+            t0 += m0[j] * x[j]
+        z[at + r - first] = t0
 
 
 @kernel

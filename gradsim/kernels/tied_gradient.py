@@ -100,9 +100,9 @@ def add_step(m, layer):
         row = m.rows[STEPS + progress.pending]
         own.step_exponent = progress.g_exponent
         if spec.probes > 1:
-            own.step_exponent += first_column(m, m.rows[D], row, own.width, spec.probes, m.logs[0, 0])
+            own.step_exponent += first_column(m, m.rows[D], row, m.squares.shape[1], spec.probes, m.logs[0, 0])
         else:
-            copy(m.rows[D], row, own.width)
+            copy(m.rows[D], row, m.squares.shape[1])
         progress.pending += 1
         if progress.pending == OUTER_ROWS:
             add_outer(m, layer)

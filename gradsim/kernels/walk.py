@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .compiling import part
 from .layout import CLOSE
+from .shapes import LANES
 
 # What a layer costs in each pass beside its weights, in weights.
 LAYER_COST = 1000
@@ -40,3 +41,9 @@ def close(progress, layer, value):
     """Go to the end of a chain: ln ||g_{layer-1}|| is `value` and, where that is -inf or NaN, so it is below."""
     enter(progress, CLOSE, layer)
     progress.last_value = value
+
+
+@part
+def whole_lanes(n):
+    """n rounded up to whole lanes."""
+    return (n + LANES - 1) // LANES * LANES

@@ -18,7 +18,6 @@ from .layout import WEIGHT_GRAD, D
 from .linking import linked
 from .links import step
 from .normalisation import CANCELLED_DIGITS, GRADIENT_DIGITS, smallest_part
-from .tied_gradient import add_step
 from .vectors import LN2
 
 
@@ -86,11 +85,10 @@ log_product_norm = linked(_log_product_norm, REAL, lambda r: (vector(r), INT, ve
 
 @step(VOID, OUT, INT, REAL)
 def note_weight_gradient(m, out, layer, log_d):
-    """Write down the norm of a layer's weight gradient, or add one more step of a tied chain's total."""
+    """Write down the norm of a layer's weight gradient, or note that of a step of a tied chain's total."""
     spec, progress, own = m.spec, m.progress, m.layers[layer]
     if spec.tied_gradient:
         progress.largest_step = max(progress.largest_step, log_d + own.log_input)
-        add_step(m, layer)
     else:
         n, below = own.width, m.layers[layer - 1].width
         d = m.rows[D]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from tests.kernels import oracle
 
 EPS = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -18,7 +18,7 @@ AMPLIFICATION = 6.0
 
 def run(chain, seed=0, first=0, count=1, dtype="float64", quantities=None, streams="independent", **more):
     """Chains of a cell by the dense engine: each quantity (count, columns)."""
-    engine = DenseEngine(chain, seed, dtype, tuple(quantities or chain.quantities), streams)
+    engine = Engine(chain, seed, dtype, tuple(quantities or chain.quantities), streams)
     return engine.run(first, count, **more)
 
 

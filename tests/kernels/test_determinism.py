@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradsim import Chain
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from tests.kernels import compare, golden_norms
 
 # One for each way in which a matrix can act, narrow and wide, with and without what a chain can add.
@@ -54,7 +54,7 @@ def test_budget_and_pieces_change_no_bit(fields, dtype):
 @both_dtypes
 @every_chain
 def test_order_and_repetition_change_no_bit(fields, dtype):
-    engine = DenseEngine(Chain(**fields), 4, dtype, Chain(**fields).quantities)
+    engine = Engine(Chain(**fields), 4, dtype, Chain(**fields).quantities)
     whole = engine.run(0, 6)
     parts = {index: engine.run(index, 1) for index in (5, 0, 3, 1, 4, 2, 0, 5)}
     assert_same_bits(joined([parts[index] for index in range(6)]), whole)

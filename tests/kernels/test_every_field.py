@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gradsim import Chain
 from gradsim.errors import ExperimentError
 from gradsim.kernels import reference
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from gradsim.vocabulary import CHAIN_FIELDS
 
 #: Of float64 chains of few layers, rounded to float32 at the end: logarithms of this size and less.
@@ -69,7 +69,7 @@ def chains(draw):
 
 
 def engine(chain, seed, dtype, quantities):
-    return DenseEngine(chain, seed, dtype, quantities)
+    return Engine(chain, seed, dtype, quantities)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,7 +15,7 @@ import pytest
 
 from gradsim import Chain
 from gradsim.kernels import gated_layout, gated_shapes, reference
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from gradsim.kernels.keys import cell_key
 from tests.kernels import compare
 
@@ -271,7 +271,7 @@ def test_spectrum_adds_up_to_the_determinant():
 @every_kind
 def test_stop_is_heard_within_a_second(kind):
     chain = Chain(kind=kind, width=1500, depth=3000)
-    engine = DenseEngine(chain, 0, "float32", chain.quantities)
+    engine = Engine(chain, 0, "float32", chain.quantities)
     run(Chain(kind=kind, width=1, depth=1), count=0, dtype="float32")
     stop = threading.Event()
     said = []
@@ -301,8 +301,8 @@ def test_other_chains_do_not_load_this_kernel():
     code = """
 import sys
 from gradsim import Chain
-from gradsim.kernels.cpu import DenseEngine
-DenseEngine(Chain(width=4, depth=2), 0, "float64", ("log_grad_norm",)).run(0, 1)
+from gradsim.kernels.cpu import Engine
+Engine(Chain(width=4, depth=2), 0, "float64", ("log_grad_norm",)).run(0, 1)
 assert "gradsim.kernels.gated" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

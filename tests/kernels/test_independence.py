@@ -12,7 +12,7 @@ from scipy import stats
 
 from gradsim.chain import Chain
 from gradsim.kernels import keys
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 from tests.kernels import compiled
 from tests.kernels.golden import PURPOSES
 
@@ -121,7 +121,7 @@ def recorded():
     """A run of real chains."""
     chain = Chain(activation="linear", width=12, depth=3, gain=1.0)
     names = ("log_grad_norm", "log_activation_norm", "log_weight_grad_norm", "log_grad_max")
-    return DenseEngine(chain, 0, "float64", names).run(0, 8000)
+    return Engine(chain, 0, "float64", names).run(0, 8000)
 
 
 def test_recorded_chains_are_independent(recorded):

@@ -10,13 +10,13 @@ import pytest
 
 from gradsim.chain import Chain
 from gradsim.kernels import linking
-from gradsim.kernels.cpu import DenseEngine
+from gradsim.kernels.cpu import Engine
 
 CHAIN = Chain(width=5, depth=3)
 
 
 def simulate():
-    return DenseEngine(CHAIN, 1, "float32", ("log_grad_norm",)).run(0, 20)["log_grad_norm"]
+    return Engine(CHAIN, 1, "float32", ("log_grad_norm",)).run(0, 20)["log_grad_norm"]
 
 
 @pytest.fixture
