@@ -55,7 +55,10 @@ def check_method(chain: Chain, method: str) -> None:
         Naming the field and why.
     """
     if method == "deferred" and not can_be_deferred(chain):
-        text = f'method = "deferred" draws what a matrix answers, not the matrix: init = "{chain.init}" is not possible'
+        init = f'init = "{chain.init}"'
+        if chain.init == "uniform" and chain.gain == "torch":
+            init += ', which comes with gain = "torch",'
+        text = f'method = "deferred" draws what a matrix answers, not the matrix: {init} is not possible'
         why = "only gaussian and orthogonal matrices have a law that no rotation changes"
         raise ExperimentError(f'{text}, {why}; use one of them, or method = "dense"')
 

@@ -96,13 +96,18 @@ def _matrix_nanoseconds(chain: Chain) -> float:
     return weights * (2 * _NS_DRAWN + shared)
 
 
+def _pairs(queries: int, most: int) -> float:
+    """Return how many earlier queries all of them are held against, where no more than `most` are kept."""
+    kept = min(queries, most)
+    return kept**2 / 2 + (queries - kept) * kept
+
+
 def _asking_nanoseconds(chain: Chain) -> float:
     """Return what it takes to ask matrices that are never formed, in both passes."""
     steps, units = (chain.depth, _widest(chain)) if chain.tied else (1, _units(chain))
-    most = _widest(chain)
-    forward, back = min(steps * chain.batch, most), min(steps * chain.columns, most)
+    forward, back, most = steps * chain.batch, steps * chain.columns, _widest(chain)
     # Each query is held against all before it, and those of the way back against those of the way forward.
-    pairs = forward**2 / 2 + back**2 / 2 + forward * back
+    pairs = _pairs(forward, most) + _pairs(back, most) + min(forward, most) * back
     asked = (chain.batch + chain.columns) * steps
     pair = _NS_BLOCK_PAIR if asks_blocks(chain) else _NS_QUERY_PAIR
     return units * chain.gates * (asked * _NS_ASKED + pairs * pair)

@@ -354,6 +354,7 @@ BAD_USAGE = {
         ("run", "--method", "deferred", "--init", "uniform"),
         "only gaussian and orthogonal",
     ),
+    "what brings a law that cannot be deferred": (("run", "--method", "deferred", "--kind", "lstm"), 'gain = "torch"'),
     "deferred, and too large": (("run", "--method", "deferred", "--width", "2000000000"), "of memory"),
     "no CUDA yet": (("run", "--device", "cuda"), "device"),
     "too large": (("run", "--width", "2000000", "--kind", "recurrent"), "of memory"),

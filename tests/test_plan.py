@@ -125,6 +125,15 @@ def test_answers_cost_less_than_matrices_where_layers_are_wide(chain: dict[str, 
     assert nanoseconds("dense", 4096) > 10 * nanoseconds("dense", 1024)
 
 
+def test_a_query_past_the_width_still_costs_the_width() -> None:
+    def nanoseconds(**chain: Any) -> float:
+        experiment = Experiment(chain={"activation": "tanh", "width": 64, "gain": 1.5} | chain, method="deferred")
+        return plan(experiment, available=PLENTY).cells[0].nanoseconds
+
+    assert nanoseconds(kind="recurrent", depth=4000) > 1.9 * nanoseconds(kind="recurrent", depth=2000)
+    assert nanoseconds(batch=1024, depth=2) > 1.9 * nanoseconds(batch=512, depth=2)
+
+
 def test_sizes_follow_what_is_recorded() -> None:
     full = plan(Experiment(chain={"width": 8, "depth": 9}, chains=10_000))
     assert full.cells[0].bytes_result == 4 * (10 + 10 + 9 + 10)

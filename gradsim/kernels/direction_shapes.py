@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 # Layers that are drawn together where they are narrow: a short column costs less beside others.
 AHEAD, AHEAD_ENTRIES = 16, 16_384
+# Slopes whose fourth power float32 holds; others go the general way.
+SMALLEST_SLOPE, LARGEST_SLOPE = 1e-6, 1e6
 LAYER_BYTES = 48  # a record of `directions.LAYER`
 
 
@@ -20,7 +22,9 @@ def are_directions(chain: Chain, method: str) -> bool:
     plain = chain.kind == "feedforward" and chain.init == "gaussian" and chain.activation in HOMOGENEOUS
     added = chain.skip_factor or chain.dropout or chain.clip or chain.clip_value or chain.biases.any()
     single = chain.batch == 1 and chain.probes == 1 and chain.norm == "none"
-    return method == "deferred" and plain and single and not added and bool(min(chain.gains) > 0)
+    slope = abs(chain.negative_slope) if chain.activation == "leaky_relu" else 0.0
+    held = slope == 0 or SMALLEST_SLOPE <= slope <= LARGEST_SLOPE
+    return method == "deferred" and plain and single and held and not added and bool(min(chain.gains) > 0)
 
 
 def layers_ahead(chain: Chain) -> int:
@@ -36,4 +40,4 @@ def answers_shape(chain: Chain) -> tuple[int, int]:
 def direction_bytes(chain: Chain, itemsize: int) -> int:
     """Bytes one thread works in, beside records of fixed size."""
     rows, row = answers_shape(chain)
-    return (rows + AHEAD) * row * itemsize + 2 * CACHE_LINE + LAYER_BYTES * rows + 64 * AHEAD
+    return (rows + layers_ahead(chain)) * row * itemsize + 2 * CACHE_LINE + LAYER_BYTES * rows + 64 * AHEAD

@@ -101,7 +101,7 @@ class Directions(NamedTuple):
     layers: NDArray[Any]  # (L + 1,) of LAYER
     progress: Any  # a record of PROGRESS
     answers: NDArray[np.floating]  # (L + 1, N) real: xi_l; of layer 0 the input, as drawn
-    fresh: NDArray[np.floating]  # (AHEAD, N) real: x of this layer and of those below it
+    fresh: NDArray[np.floating]  # (ahead, N) real: x of this layer and of those below it
     sizes: NDArray[np.int64]  # (AHEAD,)
     streams: NDArray[np.uint32]  # (4, AHEAD): keys of layers drawn together
     sums: NDArray[np.float64]  # (AHEAD, 5): of layers drawn together
@@ -193,7 +193,7 @@ def make_directions(chain: Chain, quantities: tuple[str, ...], dtype: str, metho
         layers=layers,
         progress=progress,
         answers=aligned(rows, real),
-        fresh=aligned((AHEAD, rows[1]), real),
+        fresh=aligned((spec.ahead, rows[1]), real),
         sizes=np.zeros(AHEAD, np.int64),
         streams=np.zeros((4, AHEAD), np.uint32),
         sums=np.zeros((AHEAD, SUMS)),

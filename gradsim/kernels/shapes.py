@@ -71,8 +71,12 @@ def asked_a_layer(chain: Chain) -> int:
 
 
 def asks_blocks(chain: Chain) -> bool:
-    """Whether a matrix that is never formed answers all columns of a layer at once."""
-    return chain.init == "gaussian" and not chain.tied and chain.columns > 1
+    """Whether a matrix that is never formed answers all columns of a layer at once.
+
+    Not where they are more than its dimensions: one after the other, those past them cost less.
+    """
+    several = 1 < chain.columns <= min(chain.widths)
+    return chain.init == "gaussian" and not chain.tied and several
 
 
 def _asked(chain: Chain) -> tuple[int, int, int]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from bench.two_sample import compare
 from gradsim import Chain
 from gradsim.errors import ExperimentError
-from gradsim.kernels import cpu
+from gradsim.kernels import cpu, layout
 from gradsim.kernels.cpu import Engine
-from gradsim.kernels.direction_shapes import are_directions
+from gradsim.kernels.direction_shapes import SMALLEST_SLOPE, are_directions
 from tests.kernels import naive_deferred
 from tests.kernels.test_every_field import FIELDS, SEEDS, SHAPES, TOLERANCE, sometimes
 
@@ -24,7 +24,7 @@ ASKED_FIELDS = FIELDS | {
 #: Chains that are directions and lengths alone, which have a kernel of their own.
 PLAIN_FIELDS = {
     "activation": st.sampled_from(["linear", "relu", "leaky_relu"]),
-    "negative_slope": sometimes(st.floats(-1.0, 1.0)),
+    "negative_slope": sometimes(st.floats(-1.0, 1.0).filter(lambda slope: slope == 0 or abs(slope) >= SMALLEST_SLOPE)),
     "gain": st.sampled_from(["he", "glorot"]) | st.floats(0.3, 2.0),
     "input_scale": FIELDS["input_scale"],
     "output_gradient": FIELDS["output_gradient"],
@@ -181,3 +181,39 @@ def test_the_smallest_chains(fields, init):
             exact = naive_deferred.simulate(chain, 4, index)
         of_chain = {name: values[index : index + 1] for name, values in found.items()}
         assert disagreement(of_chain, exact, TOLERANCE["float64"]) is None
+
+
+@pytest.mark.parametrize("slope", [1e-25, 1e-7, -1e9, 1e19])
+@pytest.mark.parametrize("width", [1, 4])
+def test_slopes_that_leave_float32_squared_are_no_death(width, slope):
+    chain = Chain(width=width, depth=6, activation="leaky_relu", negative_slope=slope)
+    single, double = (run(chain, 0, dtype, chain.quantities, 0, 60) for dtype in ("float32", "float64"))
+    for name, values in double.items():
+        np.testing.assert_allclose(single[name], values, rtol=1e-3, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"profile": [6, 12, 9, 20, 7], "batch": 5},
+        {"width": 33, "depth": 4, "activation": "tanh", "batch": 33, "norm": "layer"},
+        {"width": 600, "depth": 3, "activation": "tanh", "batch": 7, "bias": 0.3, "dropout": 0.2},
+        {"width": 16, "depth": 8, "batch": 8, "norm": "batch"},
+        {"width": 16, "depth": 5, "activation": "gelu", "probes": 4},
+    ],
+)
+def test_columns_asked_at_once_are_columns_asked_in_turn(monkeypatch, fields):
+    """Gram matrices against one query after the other, in float32; control: at another gain they are not alike."""
+    chain = Chain(gain=1.3, **fields)
+    names = chain.quantities
+    at_once = run(chain, 5, "float32", names, 0, 20)
+    assert layout.asks_blocks(chain)
+    monkeypatch.setattr(layout, "asks_blocks", lambda chain: False)
+    in_turn = run(chain, 5, "float32", names, 0, 20)
+    # Under "common" streams the other chain draws the same normals.
+    other = Engine(chain.replace(gain=1.301), 5, "float32", names, "common", "deferred").run(0, 20)
+    same = Engine(chain, 5, "float32", names, "common", "deferred").run(0, 20)
+    for name in names:
+        np.testing.assert_allclose(at_once[name], in_turn[name], atol=1e-4)
+    apart = [np.nanmax(np.abs(same[name] - other[name])) for name in names if np.isfinite(same[name]).all()]
+    assert max(apart) > 2e-4
