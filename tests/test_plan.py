@@ -204,7 +204,7 @@ def test_the_memory_of_a_thread_is_what_the_kernel_takes(
     experiment = Experiment(chain=chain, method=method, dtype=dtype, quantities=quantities)
     _, make, _ = cpu.kernel_of(experiment.cells[0], method)
     taken = make(experiment.cells[0], experiment.quantities, dtype, method)
-    fixed = {"spec", "progress", "key", "links", "sums"}  # the links are shared by all threads
+    fixed = {"spec", "progress", "key", "links"}  # the links are shared by all threads
     sizes = [array.nbytes for name, array in taken._asdict().items() if name not in fixed]
     planned = plan(experiment, available=PLENTY).cells[0].bytes_memory
     # Most arrays are moved to begin at a cache line.
