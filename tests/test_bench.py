@@ -251,6 +251,15 @@ def made_up_evidence():
         "quick": {"command": "gradsim run quick", "seconds": 9.6, "printed": "a table\n"},
         "scale": {"command": "gradsim run scale", "seconds": 99.5, "printed": "another\n"},
         "architectures": {"command": "gradsim run architectures", "seconds": 99.5, "printed": "a third\n"},
+        "deferred": {
+            "relu": [
+                {"width": 256, "ns_per_unit": 2.44, "dense_ratio": 140.4},
+                {"width": 65_536, "ns_per_unit": 2.61},
+            ],
+            "recurrent": {"dense_ratio": 26.6},
+            "wide": {"seconds": 1.84, "peak_mb": 388.6},
+            "many": {"seconds": 40.6, "peak_mb": 300.0},
+        },
     }
 
 
@@ -259,6 +268,9 @@ def test_every_part_is_quoted():
     assert set(measured) == set(evidence.PARTS)
     said = evidence.quotes(measured)
     assert said["linear_256_torch"] == "7.5"
+    assert (said["deferred_256_ns"], said["deferred_256_ratio"]) == ("2.4", "140")
+    assert said["deferred_65536_ns"] == "2.6" and "deferred_65536_ratio" not in said
+    assert (said["deferred_recurrent_ratio"], said["deferred_wide_mb"], said["deferred_many_s"]) == ("27", "389", "41")
     assert said["linear_256_numpy"] == "12.0"
     assert said["linear_256_floor"] == "2.5"
     assert said["threads_ratio"] == "1.91"
