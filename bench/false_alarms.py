@@ -136,7 +136,7 @@ def expected_alarms(alpha: float) -> float:
     The law without spread of the third cell has no p-value. Of the others, mean, variance, KS and increments are
     continuous. Deaths are a count: its test is rejected by the counts whose p-value is at most the level alpha/m.
     """
-    chances = [float(find(chain).p_dead[0]) for chain in (LINEAR, RELU)]  # type: ignore[union-attr]
+    chances = [float(law.p_dead[0]) for chain in (LINEAR, RELU) if (law := find(chain)) is not None]
     deadly = [p for p in chances if p > 0.0]
     m = _CONTINUOUS * len(chances) + len(deadly)
     none = (1.0 - alpha / m) ** (_CONTINUOUS * len(chances))

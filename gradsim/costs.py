@@ -6,6 +6,7 @@ from typing import cast
 
 from gradsim.chain import Chain
 from gradsim.kernels.direction_shapes import are_directions
+from gradsim.kernels.lone import HOMOGENEOUS
 from gradsim.kernels.shapes import asks_blocks
 
 __all__ = ["count_weights", "nanoseconds"]
@@ -33,8 +34,6 @@ _NS_UNIT_DROPPED = 1.0  # kept or dropped, each pass
 _NS_UNIT_PAIR = 0.5  # orthogonalised, each pair of probes
 _NS_LAYER = 150.0  # keys, logarithms and calls, each pass
 _FLOAT64_FACTOR = 3.0
-
-_RECTIFIERS = ("linear", "relu", "leaky_relu")
 
 
 def count_weights(chain: Chain) -> int:
@@ -73,7 +72,7 @@ def _nanoseconds_of_phi(chain: Chain) -> float:
     """Return what a unit's activation takes, each pass."""
     if chain.gates > 1:
         return _NS_UNIT_GATE * chain.gates
-    if chain.activation in _RECTIFIERS:
+    if chain.activation in HOMOGENEOUS:
         return _NS_UNIT
     return _NS_UNIT_ERF if chain.activation in ("erf", "gelu") else _NS_UNIT_SMOOTH
 

@@ -111,7 +111,9 @@ def test_a_field_that_goes_by_a_name_is_found_by_the_name_and_by_the_number(
 
 
 def test_a_number_is_not_found_by_a_name_nor_where_layers_differ() -> None:
-    (expectation,) = claiming(cells=None, layer="rate").claim.expectations  # type: ignore[union-attr]
+    claim = claiming(cells=None, layer="rate").claim
+    assert claim is not None
+    (expectation,) = claim.expectations
     named = dataclasses.replace(expectation, cells={"gain": "critical"})
     assert not named.selects(Chain(gain=2**0.5))
     one = dataclasses.replace(expectation, cells={"gain": 1.0})

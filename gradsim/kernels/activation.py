@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from . import ops
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel
 from .ops import ERF, GELU, LEAKY_RELU, LINEAR, RELU, SIGMOID, TANH
+from .team import each
 from .vectors import absolute_maximum, copy
 
 # Powers of two below which phi is linear to half a unit in the last place: after the slope at zero the next term is z^3
@@ -26,7 +29,7 @@ def rectify(z, h, slopes, n, one):
     """h = max(z, 0) and its slopes."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         h[i], slopes[i] = ops.relu(z[i], one)
 
 
@@ -36,14 +39,14 @@ def saturate(code, z, h, slopes, n, factor):
     prefer_wide_vectors()
     keep_out_of_line()
     if code == TANH:
-        for i in range(n):
-            h[i], slopes[i] = ops.tanh(z[i] * factor)
+        for i in each(n):
+            h[i], slopes[i] = ops.tanh(np.float64(z[i]) * factor)
     elif code == ERF:
-        for i in range(n):
-            h[i], slopes[i] = ops.erf(z[i] * factor)
+        for i in each(n):
+            h[i], slopes[i] = ops.erf(np.float64(z[i]) * factor)
     else:
-        for i in range(n):
-            h[i], slopes[i] = ops.sigmoid(z[i] * factor)
+        for i in each(n):
+            h[i], slopes[i] = ops.sigmoid(np.float64(z[i]) * factor)
 
 
 @kernel
@@ -52,12 +55,12 @@ def rectify_smoothly(code, z, h, slopes, n, factor, down):
     prefer_wide_vectors()
     keep_out_of_line()
     if code == GELU:
-        for i in range(n):
-            value, slopes[i] = ops.gelu(z[i] * factor)
+        for i in each(n):
+            value, slopes[i] = ops.gelu(np.float64(z[i]) * factor)
             h[i] = value * down
     else:
-        for i in range(n):
-            value, slopes[i] = ops.silu(z[i] * factor)
+        for i in each(n):
+            value, slopes[i] = ops.silu(np.float64(z[i]) * factor)
             h[i] = value * down
 
 
@@ -75,7 +78,7 @@ def activate(spec, z, h, slopes, n, e):
         return e
     if code == LEAKY_RELU:
         slope = z.dtype.type(spec.slope)
-        for i in range(n):
+        for i in each(n):
             h[i], slopes[i] = ops.leaky_relu(z[i], slope, one)
         return e
     if code == SIGMOID:
@@ -90,7 +93,7 @@ def activate(spec, z, h, slopes, n, e):
         linear_below = CUBIC_64 if bounded else SQUARE_64
     if largest == 0.0 or top < linear_below:
         at_zero = z.dtype.type(ops.ERF_SLOPE if code == ERF else (1.0 if code == TANH else 0.5))
-        for i in range(n):
+        for i in each(n):
             h[i] = at_zero * z[i]
             slopes[i] = at_zero
         return e

@@ -6,6 +6,7 @@ import math
 
 from .bits import keep_out_of_line
 from .compiling import kernel
+from .team import each
 from .vectors import SMALLEST_32, SMALLEST_64, shift
 
 
@@ -24,17 +25,17 @@ def add_scaled(z, x, n, columns, deviation, e):
     smallest = math.ldexp(1.0, SMALLEST_32 if z.itemsize == 4 else SMALLEST_64)
     factor = math.ldexp(deviation, max(-e, -2000))
     if factor < smallest:
-        for i in range(n):
+        for i in each(n):
             for b in range(i * columns, (i + 1) * columns):
                 if z[b] == 0:
                     z[b] = math.copysign(smallest, x[i])
         return e
     factor = z.dtype.type(factor)
     if columns == 1:
-        for i in range(n):
+        for i in each(n):
             z[i] += factor * x[i]
         return e
-    for i in range(n):
+    for i in each(n):
         for b in range(i * columns, (i + 1) * columns):
             z[b] += factor * x[i]
     return e
@@ -48,6 +49,6 @@ def add_vectors(x, a, e, y, b, f, n):
     shift(x, n, max(e - largest, -2000))
     shift(y, n, max(f - largest, -2000))
     a, b = x.dtype.type(a), x.dtype.type(b)
-    for i in range(n):
+    for i in each(n):
         x[i] = a * x[i] + b * y[i]
     return largest

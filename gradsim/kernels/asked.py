@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from . import links
-from .compiling import part
-from .deferred import gather, scatter
+from .bits import keep_out_of_line
+from .compiling import kernel, part
+from .deferred import gather
+from .draws import scatter
 from .kinds import INT, VOID
 from .layer_ends import branch_input
 from .layout import ORTHOGONAL, SCRATCH, SPARE_ROW, D, G, Z
 from .links import step
 from .shapes import COEFFICIENT_ROWS
+from .team import each
 from .vectors import clear
 
 # Rows of coefficients: of the query at hand; after room to work them out, those of each column of a step.
 OWN, COLUMNS = 0, COEFFICIENT_ROWS
+
+
+@kernel
+def keep(c, count, top, row):
+    """Coefficients of the query at hand, from `top` on, as those of a column."""
+    keep_out_of_line()
+    for k in each(count):
+        c[row, top + k] = c[OWN, k]
 
 
 @part
@@ -134,8 +145,7 @@ def ask_back(m, layer, first, last):
         if spec.tied_gradient:
             count = own.asked if spec.init == ORTHOGONAL else own.asked_back
             clear(c[COLUMNS + b], count)
-            for k in range(count):
-                c[COLUMNS + b, k] = c[OWN, k]
+            keep(c, count, 0, COLUMNS + b)
     if spec.tied_gradient and last == spec.columns:
         clear(m.rows[D], 0)
         for b in range(spec.columns):

@@ -13,6 +13,7 @@ from .compiling import kernel, part
 from .layout import GAUSSIAN, RADEMACHER
 from .orthogonal import reflector
 from .shapes import LANES
+from .team import each
 
 
 @part
@@ -102,5 +103,6 @@ def apply_q_transposed_columns(key, order, first, last, y, x, columns, along):
     for i in range(first, last):
         factor, sign = reflector(key, i, order, x)
         reflect_columns(x, order - i, factor, y, i, columns, along)
-        for b in range(i * columns, (i + 1) * columns):
-            y[b] *= sign
+        own = y[i * columns : (i + 1) * columns]
+        for b in each(columns):
+            own[b] *= sign

@@ -27,6 +27,7 @@ from .layout import (
 )
 from .links import step
 from .streams import set_key
+from .team import each, meet
 from .tied_gradient import begin_total, total_norm
 from .vectors import copy, scale, sum_of_squares
 from .walk import enter, next_units
@@ -85,8 +86,9 @@ def step_turn(m, cell, chain, out):
         if spec.probes == 1:
             progress.g_offset = -0.5 * math.log(squared)
     elif spec.output == ONES:
-        for i in range(size):
+        for i in each(size):
             g[i] = 1
+        meet()
     else:
         copy(m.rows[H], g, size)
         progress.g_exponent = progress.h_exponent

@@ -23,7 +23,7 @@ from numba import types
 from numba.core import event
 from numba.extending import overload, register_jitable
 
-from . import ops, rng
+from . import ops, rng, team
 
 # `contract` lets a multiply and an add fuse; unlike full fastmath it keeps NaN and infinity what they are.
 FASTMATH = {"contract"}
@@ -72,7 +72,7 @@ def cache_directory() -> Path:
 _CACHE = str(cache_directory())
 
 
-def _heal(dispatcher: Any) -> None:
+def heal(dispatcher: Any) -> None:
     """Make an unreadable cache entry a miss instead of an error, and one that cannot be written none at all."""
     cache = dispatcher._cache
     load = cache.load_overload
@@ -103,7 +103,7 @@ def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:
         dispatcher = numba.njit(cache=True, fastmath=fastmath, **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
-    _heal(dispatcher)
+    heal(dispatcher)
     return dispatcher
 
 
@@ -126,13 +126,14 @@ def part(function: Callable[..., Any]) -> Any:
     return numba.njit(inline="always", fastmath=FASTMATH, **_OPTIONS)(function)
 
 
-class _Compilation(event.Listener):  # type: ignore[misc]
-    """Tells of the first compilation, and of no later one."""
+class FirstCompilation:
+    """Tells of the first compilation, and of no later one: a listener of a compiler's events."""
 
     def __init__(self, announce: Callable[[], None]) -> None:
         self._announce: Callable[[], None] | None = announce
 
     def on_start(self, event: Any) -> None:
+        """It begins."""
         announce, self._announce = self._announce, None
         if announce is not None:
             announce()
@@ -141,10 +142,14 @@ class _Compilation(event.Listener):  # type: ignore[misc]
         """That it is over shows anyhow."""
 
 
+class _Listener(FirstCompilation, event.Listener):  # type: ignore[misc]
+    """Of Numba's events."""
+
+
 @contextmanager
 def announcing(announce: Callable[[], None]) -> Iterator[None]:
     """Call `announce` before anything is compiled in the context; what the cache holds is loaded without a word."""
-    with event.install_listener("numba:compile", _Compilation(announce)):
+    with event.install_listener("numba:compile", _Listener(announce)):
         yield
 
 
@@ -168,5 +173,6 @@ def _choose_by_dtype(function: Any, single: Any, double: Any) -> None:
 
 _register(rng, tuple(function for function, _, _ in rng.BY_DTYPE))
 _register(ops)
+_register(team)
 for _names in rng.BY_DTYPE:
     _choose_by_dtype(*_names)

@@ -19,6 +19,7 @@ from .bits import keep_out_of_line
 from .compiling import kernel, part
 from .draws import fill_gaussian
 from .matrices import combine, row_products
+from .team import each, meet
 from .vectors import copy, scale, sum_of_squares
 from .walk import whole_lanes
 
@@ -33,18 +34,8 @@ ENOUGH, MOST_PROJECTIONS = 0.5, 5
 def gather(block, column, columns, n, order, x):
     """x = one column of an n x `columns` block, zeros after it up to whole lanes of `order`."""
     keep_out_of_line()
-    for i in range(n):
-        x[i] = block[i * columns + column]
-    for i in range(n, whole_lanes(order)):
-        x[i] = 0
-
-
-@kernel
-def scatter(x, n, block, column, columns):
-    """One column of an n x `columns` block = x."""
-    keep_out_of_line()
-    for i in range(n):
-        block[i * columns + column] = x[i]
+    for i in each(whole_lanes(order)):
+        x[i] = block[i * columns + column] if i < n else 0
 
 
 @kernel
@@ -56,8 +47,9 @@ def draw(key, stream, n, tail, x):
     if tail < n:
         x[tail] = math.sqrt(sum_of_squares(x[tail:], n - tail))
         end = tail + 1
-    for i in range(end, whole_lanes(n)):
-        x[i] = 0
+    rest = x[end : whole_lanes(n)]
+    for i in each(len(rest)):
+        rest[i] = 0
 
 
 @kernel
@@ -67,14 +59,15 @@ def take_out(basis, top, count, active, r, size, n, c, step):
     c are the coefficients of what was taken out; `step` is room for as many.
     """
     keep_out_of_line()
-    for k in range(count):
+    for k in each(count):
         c[k] = 0
     least = size * (DEPENDENT_32 if r.itemsize == 4 else DEPENDENT_64)
     for _ in range(MOST_PROJECTIONS):
         row_products(basis, r, top, top + count, n, step, 0)
-        for k in range(count):
+        for k in each(count):
             c[k] += step[k]
             step[k] = -step[k]
+        meet()
         combine(basis[top : top + count], step, active, count, r, n)
         left = math.sqrt(sum_of_squares(r, n))
         if left > ENOUGH * size or left <= least:
@@ -88,7 +81,7 @@ def multiply_by(x, factor, y, n):
     """y = factor x."""
     keep_out_of_line()
     own = x.dtype.type(factor)
-    for i in range(n):
+    for i in each(n):
         y[i] = own * x[i]
 
 
@@ -121,10 +114,11 @@ def add_up(answers, top, count, active, c, scaled, factor, norm, y, n):
     elif count == 1:
         multiply_by(answers[top], factor * c[0], y, n)
     else:
-        for i in range(n):
+        for i in each(n):
             y[i] = 0
-        for k in range(count):
+        for k in each(count):
             scaled[k] = factor * c[k]
+        meet()
         combine(answers[top : top + count], scaled, active, count, y, n)
 
 
@@ -174,15 +168,17 @@ def ask_gaussian(
         if their_count < ny:
             draw(key, stream, ny, ny, own)
         else:
-            for i in range(height):
+            for i in each(height):
                 own[i] = 0
+            meet()
         if their_count > 0:
             # V (B^T r - V^T xi): what is known along V instead of what was drawn there.
             known, drawn = c[2], c[1]
             row_products(their_answers, query, their_top, their_top + their_count, width, known, 0)
             row_products(theirs, own, their_top, their_top + their_count, height, drawn, 0)
-            for k in range(their_count):
+            for k in each(their_count):
                 drawn[k] = known[k] - drawn[k]
+            meet()
             combine(theirs[their_top : their_top + their_count], drawn, active, their_count, own, height)
         c[0, count] = left
         count += 1
@@ -220,6 +216,7 @@ def ask_haar(key, stream, x, order, factor, y, ny, tail, queries, answers, top, 
         c[0, count] = left
         count += 1
     add_up(answers, top, count, active, c[0], c[1], factor, norm, y, whole_lanes(ny))
-    for i in range(ny, whole_lanes(ny)):
-        y[i] = 0
+    rest = y[ny : whole_lanes(ny)]
+    for i in each(len(rest)):
+        rest[i] = 0
     return count

@@ -17,20 +17,13 @@ import math
 from .bits import keep_out_of_line
 from .blas import gemm
 from .compiling import kernel
-from .deferred import DEPENDENT_32, draw
+from .deferred import DEPENDENT_32, draw, multiply_by
 from .shapes import CHUNK
+from .team import each, meet
+from .vectors import copy
 
 # Rows of `squares`: a Gram matrix, its factor, and the inverse of that.
 GRAM, FACTOR, INVERSE = range(3)
-
-
-@kernel
-def _widen(block, first, count, wide):
-    """Entries first .. first + count - 1 of a block as float64."""
-    keep_out_of_line()
-    own = block[first : first + count]
-    for i in range(count):
-        wide[i] = own[i]
 
 
 @kernel
@@ -39,7 +32,7 @@ def gram_of(block, n, k, wide, gram):
     keep_out_of_line()
     for start in range(0, n, CHUNK):
         count = min(CHUNK, n - start)
-        _widen(block, start * k, count * k, wide)
+        copy(block[start * k :], wide, count * k)
         gemm(True, False, k, k, count, wide, 0, k, wide, 0, k, start > 0, gram, 0, k)
 
 
@@ -48,38 +41,45 @@ def factorise(gram, k, limit, factor):
     """Upper triangular R with R^T R = the Gram matrix; rows of columns that depend on those before are zero."""
     keep_out_of_line()
     rank = 0
-    for i in range(k * k):
+    for i in each(k * k):
         factor[i] = gram[i]
+    meet()
     for j in range(k):
         own = factor[j * k : (j + 1) * k]
         new = rank < limit and own[j] > gram[j * k + j] * DEPENDENT_32**2
         scale = 1.0 / math.sqrt(own[j]) if new else 0.0
         rank += new
-        for b in range(k):
+        meet()
+        for b in each(k):
             own[b] *= scale if b >= j else 0.0
+        meet()
         # What the columns after this one have left of each other.
-        for i in range(j + 1, k):
+        for after in each(k - j - 1):
+            i = j + 1 + after
             rest, part_of = factor[i * k : (i + 1) * k], own[i]
             for b in range(k):
                 rest[b] -= part_of * own[b]
+        meet()
 
 
 @kernel
 def invert(factor, k, inverse):
     """R^-1 between the rows that are not zero, zero elsewhere."""
     keep_out_of_line()
-    for i in range(k * k):
+    for i in each(k * k):
         inverse[i] = 0.0
+    meet()
     for i in range(k - 1, -1, -1):
         pivot = factor[i * k + i]
         if pivot > 0.0:
             own = inverse[i * k : (i + 1) * k]
-            own[i] = 1.0
+            for j in each(k):
+                own[j] = 1.0 if j == i else 0.0
             for b in range(i + 1, k):
                 below, weight = inverse[b * k : (b + 1) * k], factor[i * k + b]
-                for j in range(k):
+                for j in each(k):
                     own[j] -= weight * below[j]
-            for j in range(k):
+            for j in each(k):
                 own[j] /= pivot
 
 
@@ -90,20 +90,12 @@ def write_queries(block, n, k, inverse, wide, queries, top):
     own, result = wide[0], wide[1]
     for start in range(0, n, CHUNK):
         count = min(CHUNK, n - start)
-        _widen(block, start * k, count * k, own)
+        copy(block[start * k :], own, count * k)
         gemm(True, True, k, count, k, inverse, 0, k, own, 0, k, False, result, 0, count)
         for j in range(k):
             target, source = queries[top + j][start:], result[j * count : (j + 1) * count]
-            for i in range(count):
+            for i in each(count):
                 target[i] = source[i]
-
-
-@kernel
-def _narrow(source, factor, n, target):
-    """target = factor source, in the chain's dtype."""
-    keep_out_of_line()
-    for i in range(n):
-        target[i] = factor * source[i]
 
 
 @kernel
@@ -120,7 +112,7 @@ def ask_block(key, x, nx, k, factor, z, nz, queries, answers, top, squares, mixe
     write_queries(x, nx, k, squares[INVERSE], wide, queries, top)
     for b in range(k):
         draw(key, b, nz, nz, answers[top + b])
-    _narrow(r, factor, k * k, mixed[0])
+    multiply_by(r, factor, mixed[0], k * k)
     pitch = answers.shape[1]
     gemm(True, False, nz, k, k, answers, top * pitch, pitch, mixed[0], 0, k, False, z, 0, k)
     _mark(gram, k, z)
@@ -150,13 +142,14 @@ def ask_block_back(key, d, nd, k, factor, g, ng, queries, answers, top, count, f
     factorise(gram, k, nd, t)
     for b in range(k):
         draw(key, b, ng, ng, fresh[b])
-    _narrow(t, factor, k * k, known)
+    multiply_by(t, factor, known, k * k)
     gemm(True, False, ng, k, k, fresh, 0, fresh.shape[1], known, 0, k, False, g, 0, k)
     if count > 0:
         own = answers.shape[1]
         gemm(False, False, count, k, nd, answers, top * own, own, d, 0, k, False, known, 0, k)
         gemm(False, False, count, k, ng, queries, top * pitch, pitch, g, 0, k, False, drawn, 0, k)
-        for i in range(count * k):
+        for i in each(count * k):
             known[i] = factor * known[i] - drawn[i]
+        meet()
         gemm(True, False, ng, k, count, queries, top * pitch, pitch, known, 0, k, True, g, 0, k)
     _mark(gram, k, g)

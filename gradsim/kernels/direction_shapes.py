@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .lone import HOMOGENEOUS
 from .shapes import CACHE_LINE, padded
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
 
-HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 # Layers that are drawn together where they are narrow: a short column costs less beside others.
 AHEAD, AHEAD_ENTRIES = 16, 16_384
 # Slopes whose fourth power float32 holds; others go the general way.

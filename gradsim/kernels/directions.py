@@ -41,6 +41,7 @@ from .layout import (
     aligned,
 )
 from .streams import set_key, set_keys
+from .team import add_once, each, meet, sum_over
 from .vectors import LN2, absolute_maximum, sum_of_squares
 from .walk import LAYER_COST, whole_lanes
 
@@ -118,10 +119,10 @@ def rectified_length(xi, slope, n, zero):
     for start in range(0, n, CHUNK):
         part_of = xi[start : min(start + CHUNK, n)]
         chunk = zero
-        for i in range(len(part_of)):
+        for i in each(len(part_of)):
             phi = (zero + (one if part_of[i] > 0 else own)) * (zero + part_of[i])
             chunk += phi * phi
-        total += chunk
+        total += sum_over(chunk)
     return math.sqrt(total)
 
 
@@ -132,7 +133,7 @@ def _add_sums(xi, slope, x, zero, sums):
     keep_out_of_line()
     one, own = xi.dtype.type(1), xi.dtype.type(slope)
     length, along, passed, both, bent = zero, zero, zero, zero, zero
-    for i in range(len(xi)):
+    for i in each(len(xi)):
         v, w = zero + xi[i], zero + x[i]
         bend = zero + (one if xi[i] > 0 else own)
         phi = bend * v
@@ -143,11 +144,11 @@ def _add_sums(xi, slope, x, zero, sums):
         both += bend * phi * w
         phi *= bend
         bent += phi * phi
-    sums[X_X] += length
-    sums[PHI_X] += along
-    sums[D_D] += passed
-    sums[PHI_D] += both
-    sums[BENT] += bent
+    add_once(sums, X_X, sum_over(length))
+    add_once(sums, PHI_X, sum_over(along))
+    add_once(sums, D_D, sum_over(passed))
+    add_once(sums, PHI_D, sum_over(both))
+    add_once(sums, BENT, sum_over(bent))
 
 
 @kernel
@@ -166,7 +167,7 @@ def write_down(xi, slope, x, coefficient, n):
     """x <- x + coefficient phi(xi)."""
     keep_out_of_line()
     zero, one, own, c = xi.dtype.type(0), xi.dtype.type(1), xi.dtype.type(slope), xi.dtype.type(coefficient)
-    for i in range(n):
+    for i in each(n):
         x[i] += c * ((one if xi[i] > zero else own) * xi[i])
 
 
@@ -205,8 +206,9 @@ def make_directions(chain: Chain, quantities: tuple[str, ...], dtype: str, metho
 def pad(x, n):
     """Zeros after n entries up to whole lanes."""
     keep_out_of_line()
-    for i in range(n, whole_lanes(n)):
-        x[i] = 0
+    rest = x[n : whole_lanes(n)]
+    for i in each(len(rest)):
+        rest[i] = 0
 
 
 @part
@@ -263,8 +265,9 @@ def step_forward(m, cell, chain, out):
             else:
                 own.length = rectified_length(xi, bend_of(m, layer), n, xi.dtype.type(0))
         else:
-            for i in range(n):
+            for i in each(n):
                 xi[i] = 0
+            meet()
             own.length = 0.0
         if spec.wants_lengths:
             below = spec.log_input if layer == 0 else m.layers[layer - 1].log_h + own.log_scale
@@ -318,8 +321,9 @@ def step_turn(m, cell, chain, out):
             x[0] = squared = 1.0  # a narrow output whose normals all rounded to zero, which float32 allows
         progress.square = 1.0 / squared
     else:
-        for i in range(whole_lanes(n)):
+        for i in each(whole_lanes(n)):
             x[i] = 1 if spec.output == ONES and i < n else 0
+        meet()
         if spec.output != ONES and own.length > 0.0:
             write_down(m.answers[spec.depth], bend_of(m, spec.depth), x, 1.0, n)
             doublings = 2.0 * (own.log_h - math.log(own.length)) / LN2

@@ -15,6 +15,7 @@ from . import rng
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel, part
 from .shapes import LANES, SPARE
+from .team import each
 
 u32 = np.uint32
 
@@ -210,10 +211,11 @@ def fill_gaussian(key, column, x, rows):
 
 
 @kernel
-def _scatter(source, target, n, columns, column):
+def scatter(x, n, block, column, columns):
+    """One column of an n x `columns` block = x."""
     keep_out_of_line()
-    for i in range(n):
-        target[i * columns + column] = source[i]
+    for i in each(n):
+        block[i * columns + column] = x[i]
 
 
 @kernel
@@ -225,4 +227,4 @@ def fill_columns(key, first, columns, x, n, scratch):
     else:
         for b in range(columns):
             fill_gaussian(key, first + b, scratch, n)
-            _scatter(scratch, x, n, columns, b)
+            scatter(scratch, n, x, b, columns)

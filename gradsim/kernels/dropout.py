@@ -7,6 +7,7 @@ import numpy as np
 from . import rng
 from .bits import keep_out_of_line
 from .compiling import kernel
+from .team import each
 
 u32 = np.uint32
 
@@ -25,7 +26,7 @@ def drop(key, threshold, factor, x, n, batch, columns):
     q = (n + 3) // 4
     share = columns // batch
     for b in range(batch):
-        for i in range(q):
+        for i in each(q):
             words = rng.threefry13(k0, k1, k2, k3, k4, u32(b), u32(i))
             for r in range(4):
                 unit = i + r * q

@@ -47,6 +47,7 @@ from .orthogonal import build_q
 from .probes import write_spectrum
 from .recording import record_state
 from .streams import set_key
+from .team import each, meet
 from .vectors import NOTHING, SMALLEST_32, SMALLEST_64, clear, copy, normalise, sum_of_squares
 from .walk import LAYER_COST, UNIT_COST, enter, next_units
 
@@ -92,8 +93,10 @@ def draw_bias(m, cell, chain):
             draws.fill_bounded(m.key, False, np.int64(0), m.rows[SCRATCH], n)
         else:
             draws.fill_gaussian(m.key, 0, m.rows[SCRATCH], n)
-        for i in range(n):
-            m.bias[gate * n + i] = spec.bias * m.rows[SCRATCH, i]
+        own, drawn = m.bias[gate * n :], m.rows[SCRATCH]
+        for i in each(n):
+            own[i] = spec.bias * drawn[i]
+        meet()
 
 
 @part
@@ -124,9 +127,10 @@ def step_start(m, cell, chain, out):
     set_key(m.key, cell, chain, 0, keys.INPUT)
     draws.fill_columns(m.key, np.int64(0), spec.batch, h, spec.width, m.rows[COLUMN])
     factor = h.dtype.type(spec.input_mantissa)
-    for i in range(size):
+    for i in each(size):
         h[i] *= factor
         m.cell[i] = 0.0
+    meet()
     progress.h_exponent = spec.input_exponent
     progress.cell_exponent = NOTHING
     progress.blurred = False
@@ -139,10 +143,10 @@ def add_bias(z, factor, bias, values, n, columns):
     """values = factor z + bias."""
     keep_out_of_line()
     if columns == 1:
-        for i in range(n):
+        for i in each(n):
             values[i] = factor * z[i] + bias[i]
     else:
-        for i in range(n):
+        for i in each(n):
             for b in range(i * columns, (i + 1) * columns):
                 values[b] = factor * z[b] + bias[i]
 
@@ -151,7 +155,7 @@ def add_bias(z, factor, bias, values, n, columns):
 def add_noise(noise, deviation, values, n):
     """values += deviation noise."""
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         values[i] += deviation * noise[i]
 
 
@@ -217,8 +221,9 @@ def step_turn(m, cell, chain, out):
         if spec.probes == 1:
             progress.g_offset = -0.5 * math.log(squared)
     elif spec.output == ONES:
-        for i in range(size):
+        for i in each(size):
             g[i] = 1
+        meet()
     else:
         copy(m.rows[H], g, size)
         progress.g_exponent = progress.h_exponent
@@ -293,8 +298,9 @@ def end_backward(m, out, layer):
     underflow = False
     if spec.lstm:
         factor = g.dtype.type(spec.mantissa)
-        for i in range(size):
+        for i in each(size):
             g[i] *= factor
+        meet()
         progress.g_exponent = e
         underflow = progress.c_exponent <= NOTHING // 2
     else:

@@ -7,12 +7,14 @@ forward are the same, those backward are not.
 from __future__ import annotations
 
 from . import keys, links
-from .asked import COLUMNS, OWN
+from .asked import COLUMNS, OWN, keep
 from .compiling import kernel, part
-from .deferred import gather, scatter
+from .deferred import gather
+from .draws import scatter
 from .gated_layout import COLUMN, SCRATCH, G, H
 from .layout import ORTHOGONAL
 from .streams import set_key
+from .team import each
 from .vectors import clear
 
 
@@ -27,7 +29,7 @@ def begin_asking(m):
 @kernel
 def add_to_column(x, n, block, column, columns):
     """One column of an n x `columns` block += x."""
-    for i in range(n):
+    for i in each(n):
         block[i * columns + column] += x[i]
 
 
@@ -91,10 +93,3 @@ def ask_back(m, cell, chain, layer, first, last):
         clear(m.gates, 0)
         for b in range(spec.columns):
             scatter(c[COLUMNS + b], spec.outer_rows, m.gates, b, spec.columns)
-
-
-@kernel
-def keep(c, count, top, row):
-    """Coefficients of the query at hand, from `top` on, as those of a column."""
-    for k in range(count):
-        c[row, top + k] = c[OWN, k]

@@ -31,6 +31,7 @@ from .gates import (
     weigh,
     weigh_in_place,
 )
+from .team import each
 from .vectors import NOTHING, copy, normalise
 
 LSTM_ROWS, GRU_ROWS = COEFFICIENTS["lstm"], COEFFICIENTS["gru"]
@@ -115,7 +116,7 @@ def gru_forward(spec, layers, progress, work, h, noise, saved, layer, u):
     squash(z, slope_z, rest, n, true, 0.0)
     multiply(r, a, new, n)
     if spec.noise > 0:
-        for k in range(n):
+        for k in each(n):
             new[k] += spec.noise * noise[k]
     n_exponent = saturate(new, slope_n, n, u)
     multiply(rest, slope_n, at_n, n)

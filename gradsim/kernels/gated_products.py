@@ -15,6 +15,7 @@ from .compiling import kernel, part
 from .gated_shapes import GROUP
 from .layout import IDENTITY
 from .matrices import combine, row_products
+from .team import each
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
 
 
@@ -45,7 +46,7 @@ def backward_product(spec, weights, active, d, g, first, last):
     if spec.init == IDENTITY:
         for k in range(spec.gates):
             own = d[k * n * columns :]
-            for i in range(n * columns):
+            for i in each(n * columns):
                 g[i] += own[i]
     elif columns == 1:
         start, stop = first * GROUP, min(last * GROUP, rows)
@@ -103,7 +104,7 @@ def take_first(spec, d, log_scale, out):
     k = spec.probes
     whole = math.floor(log_scale / LN2)
     factor = d.dtype.type(math.exp(log_scale - whole * LN2))
-    for i in range(spec.outer_rows):
+    for i in each(spec.outer_rows):
         out[i] = factor * d[i * k]
     return whole
 

@@ -14,6 +14,7 @@ from .gates import power
 from .layout import GRAD, GRAD_MAX
 from .probes import orthonormalise
 from .recording import record_gradient
+from .team import count_over, each, max_over, sum_over
 from .vectors import DIGITS_32, DIGITS_64, LN2, SMALLEST_32, SMALLEST_64, copy, normalise, shift
 
 LSTM_ROWS, GRU_ROWS = COEFFICIENTS["lstm"], COEFFICIENTS["gru"]
@@ -24,10 +25,11 @@ def log_first_norm(x, n, k):
     """ln of the norm and of the largest entry of the first of k columns."""
     keep_out_of_line()
     largest, total = 0.0, 0.0
-    for i in range(n):
+    for i in each(n):
         v = abs(np.float64(x[i * k]))
         largest = max(largest, v)
         total += v * v
+    largest, total = max_over(largest), sum_over(total)
     if largest == 0.0:
         return -math.inf, -math.inf
     return 0.5 * math.log(total), math.log(largest)
@@ -104,10 +106,11 @@ def let_go(progress, x, n, e):
     tiny = DIGITS_32 + SMALLEST_32 if x.itemsize == 4 else DIGITS_64 + SMALLEST_64
     smallest = math.ldexp(1.0, tiny)
     count = 0
-    for i in range(n):
+    for i in each(n):
         if abs(x[i]) < smallest and x[i] != 0:
             x[i] = 0
             count += 1
+    count = count_over(count)
     if count > 0:
         fresh = 0.5 * math.log(count) + (tiny + e) * LN2
         larger, smaller = max(progress.lost, fresh), min(progress.lost, fresh)
@@ -120,9 +123,9 @@ def falls_out(x, h, n):
     keep_out_of_line()
     smallest = math.ldexp(1.0, SMALLEST_32 if h.itemsize == 4 else SMALLEST_64)
     count = 0
-    for i in range(n):
+    for i in each(n):
         count += x[i] != 0.0 and abs(h[i]) < smallest
-    return count > 0
+    return count_over(count) > 0
 
 
 @kernel
@@ -137,13 +140,14 @@ def grow_lost(spec, layers, progress, saved, layer):
     if spec.lstm:
         row = (layer - 1) * LSTM_ROWS
         output, through = power(step.output), power(step.through)
-        for i in range(n):
+        for i in each(n):
             inner = abs(saved[row, i]) * first + abs(saved[row + 1, i]) * second + abs(saved[row + 2, i]) * candidate
             down = scale * inner + kept * saved[row + 5, i]
             largest = max(largest, down, scale * output * abs(saved[row + 3, i]) + through * saved[row + 4, i] * down)
     else:
         row = (layer - 1) * GRU_ROWS
-        for i in range(n):
+        for i in each(n):
             inner = abs(saved[row, i]) * first + abs(saved[row + 1, i]) * second + abs(saved[row + 2, i]) * candidate
             largest = max(largest, scale * inner + kept * saved[row + 3, i])
+    largest = max_over(largest)
     progress.lost += math.log(largest) if largest > 0.0 else -math.inf

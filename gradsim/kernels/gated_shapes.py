@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .shapes import CACHE_LINE, COEFFICIENT_ROWS, LANES, OUTER_ROWS, padded
+from .shapes import CACHE_LINE, COEFFICIENT_ROWS, LANES, OUTER_ROWS, padded, whole_lanes
 
 if TYPE_CHECKING:
     from gradsim.chain import Chain
@@ -42,11 +42,6 @@ class GatedShapes(NamedTuple):
     logs: tuple[int, int]
     active: tuple[int]
     layers: tuple[int]
-
-
-def whole_lanes(n: int) -> int:
-    """n rounded up to whole lanes."""
-    return -(-n // LANES) * LANES
 
 
 def asked_of_gates(chain: Chain) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import math
 from . import ops
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel
+from .team import each
 from .vectors import NOTHING, absolute_maximum, copy
 
 # Power of two below which tanh z = z to half a unit in the last place of float64.
@@ -21,7 +22,7 @@ def squash(x, slopes, rest, n, factor, more):
     """x <- sigmoid(factor x + more), its slope, and 1 - sigmoid without a difference."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         x[i], slopes[i], rest[i] = ops.logistic(factor * x[i] + more)
 
 
@@ -30,7 +31,7 @@ def _saturate(x, slopes, n, factor):
     """x <- tanh(factor x), and its slope."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         x[i], slopes[i] = ops.tanh(factor * x[i])
 
 
@@ -53,7 +54,7 @@ def saturate(x, slopes, n, e):
     """x <- tanh(x 2^e) and its slope; returns the exponent of x: that it had, where tanh is linear, else 0."""
     keep_out_of_line()
     if size_of(x, n, e) < LINEAR_BELOW:
-        for i in range(n):
+        for i in each(n):
             slopes[i] = 1.0
         return e
     _saturate(x, slopes, n, power(e))
@@ -65,7 +66,7 @@ def multiply(a, b, out, n):
     """out = a b, entry by entry."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         out[i] = a[i] * b[i]
 
 
@@ -74,7 +75,7 @@ def blend(a, x, fx, b, y, fy, out, n):
     """out = a x fx + b y fy, entry by entry."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         out[i] = a[i] * x[i] * fx + b[i] * y[i] * fy
 
 
@@ -83,7 +84,7 @@ def difference(x, fx, y, fy, out, n):
     """out = x fx - y fy."""
     prefer_wide_vectors()
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         out[i] = x[i] * fx - y[i] * fy
 
 
@@ -98,7 +99,7 @@ def keep(x, out, n, e):
         return NOTHING
     own = max(math.frexp(largest)[1], -1000)
     factor = math.ldexp(1.0, -own)
-    for i in range(n):
+    for i in each(n):
         out[i] = x[i] * factor
     return e + own
 
@@ -110,10 +111,10 @@ def weigh(a, x, factor, out, n, share):
     keep_out_of_line()
     factor = out.dtype.type(factor)
     if share == 1:
-        for i in range(n):
+        for i in each(n):
             out[i] = factor * (a[i] * x[i])
     else:
-        for i in range(n):
+        for i in each(n):
             for b in range(i * share, (i + 1) * share):
                 out[b] = factor * (a[i] * x[b])
 
@@ -124,10 +125,10 @@ def weigh_in_place(a, x, n, share):
     prefer_wide_vectors()
     keep_out_of_line()
     if share == 1:
-        for i in range(n):
+        for i in each(n):
             x[i] *= a[i]
     else:
-        for i in range(n):
+        for i in each(n):
             for b in range(i * share, (i + 1) * share):
                 x[b] *= a[i]
 
@@ -139,9 +140,9 @@ def add_weighted(y, fy, a, x, fx, n, share):
     keep_out_of_line()
     fy, fx = y.dtype.type(fy), y.dtype.type(fx)
     if share == 1:
-        for i in range(n):
+        for i in each(n):
             y[i] = fy * y[i] + fx * (a[i] * x[i])
     else:
-        for i in range(n):
+        for i in each(n):
             for b in range(i * share, (i + 1) * share):
                 y[b] = fy * y[b] + fx * (a[i] * x[b])

@@ -110,10 +110,8 @@ LAYER = np.dtype(
         ("log_input", np.float64),
         ("step_exponent", np.int64),
         ("norm_exponent", np.int64),
-        (
-            "asked",
-            np.int64,
-        ),  # queries of a matrix that is never formed: of W x, of W^T d, and of W x before a pass began
+        # Queries of a matrix that is never formed: of W x, of W^T d, and of W x before a pass began.
+        ("asked", np.int64),
         ("asked_back", np.int64),
         ("asked_before", np.int64),
         ("blur", np.float64),  # ln of a bound on a gradient that cancelled in a norm, where a carry may outweigh it

@@ -96,7 +96,10 @@ def linked(kernel: Any, returns: Any, kinds: Kinds, takes_memory: bool = False) 
     names = ["typing", "memory", *(f"argument{i}" for i in range(1, count))]
     call.__signature__ = Signature([Parameter(n, Parameter.POSITIONAL_ONLY) for n in names])  # type: ignore[attr-defined]
     call.__name__ = kernel.py_func.__name__
-    return intrinsic(call)
+    made = intrinsic(call)
+    # Other targets call it directly.
+    made.kernel, made.returns, made.takes_memory = kernel, returns, takes_memory
+    return made
 
 
 @cache

@@ -16,6 +16,7 @@ from .normalisation import GRADIENT_DIGITS, silence, smallest_part
 from .ops import LINEAR, TANH
 from .probes import apply_slopes, nonzero_rows
 from .streams import set_key
+from .team import each
 from .vectors import (
     SMALLEST_32,
     SMALLEST_64,
@@ -40,7 +41,7 @@ def drop_silent(d, y, n, columns, batch):
     """Zero the gradients at units that are zero themselves: phi will not pass them."""
     keep_out_of_line()
     share = columns // batch
-    for k in range(n * columns):
+    for k in each(n * columns):
         if y[k // share] == 0:
             d[k] = 0
 

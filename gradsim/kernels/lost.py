@@ -7,6 +7,7 @@ import math
 from .bits import keep_out_of_line
 from .compiling import kernel, part
 from .ops import TANH
+from .team import count_over, each
 from .vectors import DIGITS_32, DIGITS_64, LN2, SMALLEST_32, SMALLEST_64
 
 # No activation beyond tanh is steeper than this.
@@ -25,13 +26,14 @@ def note_lost(spec, progress, after, before, slopes, n):
     smallest = math.ldexp(1.0, tiny)
     count = 0
     columns = spec.columns
-    for i in range(n):
+    for i in each(n):
         for b in range(i * columns, (i + 1) * columns):
             # Slopes from TANH on are never zero: where one is, it rounded to it.
             slope = slopes[i if spec.probes > 1 else b]
             if abs(after[b]) < smallest and before[b] != 0 and (slope != 0 or spec.activation >= TANH):
                 after[b] = 0
                 count += 1
+    count = count_over(count)
     if count > 0:
         fresh = 0.5 * math.log(count) + (tiny + progress.g_exponent) * LN2
         larger, smaller = max(progress.lost, fresh), min(progress.lost, fresh)

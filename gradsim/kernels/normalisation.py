@@ -18,6 +18,7 @@ from .compiling import kernel, part, reduction
 from .layout import AFTER, BATCH_NORM, BEFORE, PRE, RMS_NORM
 from .lone import COLUMN, LAYER, UNIT, WHOLE_UNIT
 from .ops import ERF
+from .team import each, sum_over
 from .vectors import DIGITS_32, DIGITS_64, LN2, NOTHING, clear, exceeds, sum_of_squares
 
 # A spread of fewer digits than so many beside its mean is rounding.
@@ -35,7 +36,7 @@ def batch_forward(x, n, columns, shrink, eps, true, silent, lost, kept, inverse)
     """Batch norm of n units, each over its own columns, which lie next to each other."""
     keep_out_of_line()
     least = smallest_part(x.itemsize, SPREAD_DIGITS)
-    for i in range(n):
+    for i in each(n):
         own, y = x[i * columns : (i + 1) * columns], kept[i * columns : (i + 1) * columns]
         total = 0.0
         for b in range(columns):
@@ -57,7 +58,7 @@ def batch_backward(d, n, columns, kept, inverse):
     """The way back through `batch_forward`; returns the square of what was taken out."""
     keep_out_of_line()
     taken = 0.0
-    for i in range(n):
+    for i in each(n):
         own, y = d[i * columns : (i + 1) * columns], kept[i * columns : (i + 1) * columns]
         total, along = 0.0, 0.0
         for b in range(columns):
@@ -68,7 +69,7 @@ def batch_backward(d, n, columns, kept, inverse):
         for b in range(columns):
             own[b] = (own[b] - total - y[b] * along) * inverse[i]
         taken += columns * (total * total + along * along) * (inverse[i] * inverse[i])
-    return taken
+    return sum_over(taken)
 
 
 @kernel
@@ -198,7 +199,7 @@ def silence_parallel(d, n, columns, by_row, centred, kept):
     """
     keep_out_of_line()
     groups, count, step = (n, columns, 1) if by_row else (columns, n, columns)
-    for group in range(groups):
+    for group in each(groups):
         start = group * columns if by_row else group
         only = -1
         for k in range(count):

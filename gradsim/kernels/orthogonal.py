@@ -13,6 +13,7 @@ import math
 from .bits import keep_out_of_line
 from .compiling import kernel
 from .draws import fill_gaussian
+from .team import each, leads, meet
 from .vectors import dot
 
 
@@ -30,6 +31,7 @@ def reflector(key, i, order, x):
         norm = one
     head = x[0]
     sign = one if head >= 0 else -one
+    meet()
     x[0] = head + sign * norm
     return one / (norm * (norm + abs(head))), -sign
 
@@ -40,7 +42,7 @@ def reflect(x, length, factor, y, start):
     keep_out_of_line()
     tail = y[start : start + length]
     step = factor * dot(x, tail, length)
-    for r in range(length):
+    for r in each(length):
         tail[r] -= step * x[r]
 
 
@@ -63,7 +65,8 @@ def apply_q_transposed(key, order, first, last, y, x):
     for i in range(first, last):
         factor, sign = reflector(key, i, order, x)
         reflect(x, order - i, factor, y, i)
-        y[i] *= sign
+        if leads():
+            y[i] *= sign
 
 
 @kernel
@@ -75,15 +78,18 @@ def build_q(key, first, last, matrix, x, row):
         i = order - 1 - s
         factor, sign = reflector(key, i, order, x)
         matrix[i, i] = sign
-        for c in range(i, order):
-            row[c] = 0
+        meet()
+        own = row[i:order]
+        for c in each(order - i):
+            own[c] = 0
         for r in range(order - i):
             weight = x[r]
-            source = matrix[i + r]
-            for c in range(i, order):
-                row[c] += weight * source[c]
+            source = matrix[i + r, i:order]
+            for c in each(order - i):
+                own[c] += weight * source[c]
         for r in range(order - i):
             weight = factor * x[r]
-            target = matrix[i + r]
-            for c in range(i, order):
-                target[c] -= weight * row[c]
+            target = matrix[i + r, i:order]
+            for c in each(order - i):
+                target[c] -= weight * own[c]
+        meet()

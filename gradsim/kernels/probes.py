@@ -12,6 +12,7 @@ import numpy as np
 
 from .bits import keep_out_of_line
 from .compiling import kernel
+from .team import add_once, count_over, each, leads, sum_over
 from .vectors import LN2
 
 # What is left of a column has no digits below so many units of rounding, times sqrt(n).
@@ -23,10 +24,10 @@ def column_square(g, n, k, p):
     """Squared length of column p, in float64."""
     keep_out_of_line()
     total = 0.0
-    for i in range(n):
+    for i in each(n):
         v = np.float64(g[i * k + p])
         total += v * v
-    return total
+    return sum_over(total)
 
 
 @kernel
@@ -56,7 +57,7 @@ def orthonormalise(g, n, k, e, rank, logs, lengths, along):
     rounding = (ROUNDING_32 if g.itemsize == 4 else ROUNDING_64) * math.sqrt(n)
     for p in range(k):
         lengths[p] = math.sqrt(column_square(g, n, k, p))
-        logs[p] += e * LN2
+        add_once(logs, p, e * LN2)
     for again in range(2):
         for p in range(k):
             length = math.sqrt(column_square(g, n, k, p))
@@ -65,10 +66,10 @@ def orthonormalise(g, n, k, e, rank, logs, lengths, along):
                     logs[p] = -math.inf if p >= rank or lengths[p] == 0.0 else math.nan
                 length = 0.0
             factor = g.dtype.type(1.0 / length if length > 0.0 else 0.0)
-            for i in range(n):
+            for i in each(n):
                 g[i * k + p] *= factor
             if length > 0.0:
-                logs[p] += math.log(length)
+                add_once(logs, p, math.log(length))
                 orthogonalise(g, n, k, p, along)
 
 
@@ -76,7 +77,7 @@ def orthonormalise(g, n, k, e, rank, logs, lengths, along):
 def apply_slopes(d, slopes, n, columns):
     """Each of several columns times the same slopes."""
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         for b in range(i * columns, (i + 1) * columns):
             d[b] *= slopes[i]
 
@@ -86,19 +87,19 @@ def nonzero_rows(d, n, k):
     """Rows of D that are not all zero."""
     keep_out_of_line()
     count = 0
-    for i in range(n):
+    for i in each(n):
         some = False
         for p in range(k):
             some = some or d[i * k + p] != 0
         count += some
-    return count
+    return count_over(count)
 
 
 @kernel
 def write_spectrum(logs, steps, k, spectrum):
     """The growth of each direction per layer, descending; NaN last."""
     keep_out_of_line()
-    for p in range(k):
+    for p in range(k if leads() else 0):
         value = logs[p] / steps
         at = p
         while at > 0 and (spectrum[at - 1] < value or math.isnan(spectrum[at - 1])):

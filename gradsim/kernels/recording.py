@@ -8,6 +8,7 @@ from .bits import keep_out_of_line
 from .compiling import kernel
 from .layout import ACTIVATION, GRAD, GRAD_MAX
 from .probes import orthonormalise
+from .team import each, max_over
 from .vectors import LN2, clear, normalise, scale
 
 
@@ -29,7 +30,7 @@ def clamp(g, n, log_bound):
     keep_out_of_line()
     power = math.floor(log_bound / LN2)
     bound = math.exp(log_bound - power * LN2)
-    for i in range(n):
+    for i in each(n):
         g[i] = math.copysign(min(math.ldexp(abs(float(g[i])), -power), bound), g[i])
     return power
 
@@ -75,8 +76,9 @@ def record_probes(spec, layers, progress, g, spare, logs, first, out, layer):
         for p in range(k):
             logs[0, p] = 0.0
     largest = 0.0
-    for i in range(n):
+    for i in each(n):
         largest = max(largest, abs(float(g[i * k])))
+    largest = max_over(largest)
     progress.g_exponent = 0
     progress.rank = n
     out[GRAD, progress.chain, layer] = logs[0, 0]

@@ -47,7 +47,7 @@ class Shapes(NamedTuple):
 def padded(width: int) -> int:
     """Entries kept for a vector of this width: whole lanes, room for a last incomplete group of rows
     and the blocks on their way that `draws` keeps at the end."""
-    return _whole_lanes(width) + LANES + SPARE
+    return whole_lanes(width) + LANES + SPARE
 
 
 def stores_matrix(chain: Chain) -> bool:
@@ -62,7 +62,7 @@ def keeps_gradient(chain: Chain, quantities: tuple[str, ...]) -> bool:
 
 def slab_quarter(chain: Chain, width: int) -> int:
     """Row groups of a layer that are drawn together for several columns; a group is four rows."""
-    return max(1, min((width + 3) // 4, SLAB_ENTRIES // (4 * _whole_lanes(width))))
+    return max(1, min((width + 3) // 4, SLAB_ENTRIES // (4 * whole_lanes(width))))
 
 
 def asked_a_layer(chain: Chain) -> int:
@@ -109,8 +109,8 @@ def shapes(chain: Chain, quantities: tuple[str, ...], method: str = "dense") -> 
         rows=(VECTORS + OUTER_ROWS, padded(widest * chain.columns)),
         slopes=(1 if chain.activation == "linear" else chain.depth, forward),
         states=(chain.depth if total or per_layer else 1, forward),
-        squares=(SQUARES, kept, _whole_lanes(kept)),
-        slab=(4 * slab_quarter(chain, widest), _whole_lanes(widest)) if drawn else (4, LANES),
+        squares=(SQUARES, kept, whole_lanes(kept)),
+        slab=(4 * slab_quarter(chain, widest), whole_lanes(widest)) if drawn else (4, LANES),
         norms=(chain.depth if normed else 1, forward if normed else LANES),
         grams=(2, chain.batch**2 if per_layer and not chain.tied else 1),
         queries=(asked, padded(widest) if deferred else LANES),
@@ -137,5 +137,6 @@ def working_bytes(chain: Chain, quantities: tuple[str, ...], itemsize: int, meth
     return real + 8 * sum(math.prod(shape) for shape in doubles) + LAYER_BYTES * of.layers[0]
 
 
-def _whole_lanes(width: int) -> int:
+def whole_lanes(width: int) -> int:
+    """Rounded up to whole lanes."""
     return -(-width // LANES) * LANES

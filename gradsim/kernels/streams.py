@@ -7,6 +7,7 @@ import numpy as np
 from . import rng
 from .bits import keep_out_of_line, prefer_wide_vectors
 from .compiling import kernel, part
+from .team import each
 
 
 @kernel
@@ -30,7 +31,7 @@ def _set_keys(words, cell, chain, first, step, purpose):
     low, high = np.uint32(chain & 0xFFFFFFFF), np.uint32(chain >> 32)
     start, increment, own = np.uint32(first), np.uint32(step), np.uint32(purpose)
     w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-    for r in range(len(w0)):
+    for r in each(len(w0)):
         layer = np.uint32(start + np.uint32(increment * np.uint32(r)))
         w0[r], w1[r], w2[r], w3[r] = rng.threefry20(c0, c1, c2, c3, low, high, layer, own)
 

@@ -17,6 +17,7 @@ from .links import step
 from .matrices import combine
 from .normalisation import CANCELLED_DIGITS, smallest_part
 from .shapes import OUTER_ROWS
+from .team import each
 from .vectors import LN2, NOTHING, clear, copy, shift, sum_of_squares
 
 
@@ -64,7 +65,7 @@ def _first_column(d, target, n, columns, log_factor):
     keep_out_of_line()
     power = math.floor(log_factor / LN2)
     factor = d.dtype.type(math.exp(log_factor - power * LN2))
-    for i in range(n):
+    for i in each(n):
         target[i] = factor * d[i * columns]
     return power
 

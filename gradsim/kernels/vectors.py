@@ -11,6 +11,7 @@ import numpy as np
 
 from .bits import double_from_bits, float_from_bits, keep_out_of_line
 from .compiling import kernel, part, reduction
+from .team import each, sum_over
 
 LN2 = math.log(2.0)
 # Powers of two a float32 can be multiplied by in one step without leaving its normal numbers.
@@ -27,9 +28,9 @@ def dot(x, y, n):
     """Sum of x_i y_i over the first n entries, in the dtype of x."""
     keep_out_of_line()
     total = x.dtype.type(0)
-    for i in range(n):
+    for i in each(n):
         total += x[i] * y[i]
-    return total
+    return x.dtype.type(sum_over(total))
 
 
 @reduction
@@ -37,10 +38,10 @@ def sum_of_squares(x, n):
     """Sum of squares of the first n entries, accumulated in float64."""
     keep_out_of_line()
     total = 0.0
-    for i in range(n):
+    for i in each(n):
         v = np.float64(x[i])
         total += v * v
-    return total
+    return sum_over(total)
 
 
 @reduction
@@ -78,15 +79,16 @@ def exceeds(x, n, bound):
 def copy(source, target, n):
     """target[:n] = source[:n], without the shape checks a slice assignment compiles to."""
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         target[i] = source[i]
 
 
 @kernel
 def _clear(x, first):
     keep_out_of_line()
-    for i in range(first, len(x)):
-        x[i] = 0
+    tail = x[first:]
+    for i in each(len(tail)):
+        tail[i] = 0
 
 
 @part
@@ -100,7 +102,7 @@ def scale(x, n, factor):
     """x *= factor."""
     keep_out_of_line()
     own = x.dtype.type(factor)
-    for i in range(n):
+    for i in each(n):
         x[i] *= own
 
 
@@ -108,7 +110,7 @@ def scale(x, n, factor):
 def multiply(x, y, target, n):
     """target = x y, entry by entry."""
     keep_out_of_line()
-    for i in range(n):
+    for i in each(n):
         target[i] = x[i] * y[i]
 
 
@@ -119,7 +121,7 @@ def shift(x, n, e):
     while e != 0:
         step = min(max(e, -MAX_SHIFT), MAX_SHIFT)
         factor = x.dtype.type(math.ldexp(1.0, step))
-        for i in range(n):
+        for i in each(n):
             x[i] *= factor
         e -= step
 

@@ -18,6 +18,7 @@ from .layout import WEIGHT_GRAD, D
 from .linking import linked
 from .links import step
 from .normalisation import CANCELLED_DIGITS, GRADIENT_DIGITS, smallest_part
+from .team import count_over, each, sum_over
 from .vectors import LN2
 
 
@@ -26,13 +27,13 @@ def square_of_product(d, n, x, m, columns):
     """Squared Frobenius norm of D X^T, entry by entry."""
     keep_out_of_line()
     total = 0.0
-    for i in range(n):
+    for i in each(n):
         for j in range(m):
             entry = 0.0
             for b in range(columns):
                 entry += np.float64(d[i * columns + b]) * x[j * columns + b]
             total += entry * entry
-    return total
+    return sum_over(total)
 
 
 @kernel
@@ -40,12 +41,12 @@ def varying(x, m, columns):
     """How many of the m rows of x are not the same in all columns."""
     keep_out_of_line()
     count = 0
-    for j in range(m):
+    for j in each(m):
         same = True
         for b in range(1, columns):
             same = same and x[j * columns + b] == x[j * columns]
         count += not same
-    return count
+    return count_over(count)
 
 
 @kernel
@@ -61,8 +62,9 @@ def _log_product_norm(d, n, x, m, columns, grams, cancels):
     gemm(True, False, columns, columns, n, d, 0, columns, d, 0, columns, False, first, 0, columns)
     gemm(True, False, columns, columns, m, x, 0, columns, x, 0, columns, False, second, 0, columns)
     total, left, right = 0.0, 0.0, 0.0
-    for k in range(columns * columns):
+    for k in each(columns * columns):
         total += np.float64(first[k]) * second[k]
+    total = sum_over(total)
     for k in range(0, columns * columns, columns + 1):
         left += first[k]
         right += second[k]
