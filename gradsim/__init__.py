@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gradsim.comparison import Comparison, compare
     from gradsim.criticality import critical_gain
     from gradsim.errors import (
+        DeviceError,
         ExperimentError,
         GradsimError,
         OutputExistsError,
@@ -32,6 +33,7 @@ __all__ = [
     "Cell",
     "Chain",
     "Comparison",
+    "DeviceError",
     "Experiment",
     "ExperimentError",
     "GradsimError",
@@ -53,6 +55,7 @@ _HOMES = {
     "Cell": ("gradsim.results", "Cell"),
     "Chain": ("gradsim.chain", "Chain"),
     "Comparison": ("gradsim.comparison", "Comparison"),
+    "DeviceError": ("gradsim.errors", "DeviceError"),
     "Experiment": ("gradsim.experiment", "Experiment"),
     "ExperimentError": ("gradsim.errors", "ExperimentError"),
     "GradsimError": ("gradsim.errors", "GradsimError"),

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-__all__ = ["ExperimentError", "GradsimError", "OutputExistsError", "ResultFileError", "StorageError", "naming"]
+__all__ = [
+    "DeviceError",
+    "ExperimentError",
+    "GradsimError",
+    "OutputExistsError",
+    "ResultFileError",
+    "StorageError",
+    "naming",
+]
 
 
 class GradsimError(Exception):
@@ -47,6 +55,10 @@ class ResultFileError(GradsimError):
 
 class StorageError(GradsimError):
     """The file system refused: no space, no permission, a missing folder."""
+
+
+class DeviceError(GradsimError):
+    """No GPU that can be used, or one that failed or has too little memory."""
 
 
 @contextmanager

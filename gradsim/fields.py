@@ -28,10 +28,6 @@ class Unsuitable(Exception):
     """A value that a field cannot hold."""
 
 
-class NotYet(Exception):
-    """A value that has a meaning which no kernel computes yet."""
-
-
 @dataclass(frozen=True)
 class Field:
     """One named setting: what it may hold, in words and as a check.
@@ -45,7 +41,7 @@ class Field:
     allowed : str
         Completes the sentence "<name> is ...".
     check : callable
-        Plain value -> normalised value; raises `Unsuitable` or `NotYet`.
+        Plain value -> normalised value; raises `Unsuitable`.
     form : str
         How the text of a flag is read: "integer" and "number" (a range makes sense), "text", "profile", and
         for settings, which form no axis, "line" (taken as it is) and "list".
@@ -65,19 +61,15 @@ class Field:
         value = plain(value)
         try:
             return self.check(value)
-        except NotYet:
-            supported = ", ".join(self.supported)
-            text = f"{self.name} = {show(value)} is not supported by any kernel yet; supported: {supported}"
-            raise ExperimentError(text) from None
         except Unsuitable:
             raise ExperimentError(reject(self.name, value, f"{self.name} is {self.allowed}")) from None
 
 
-def choice(name: str, meaning: str, supported: Sequence[str], later: Sequence[str] = ()) -> Field:
-    """Make a field that holds one of the `supported` names; the names in `later` are known but not built."""
+def choice(name: str, meaning: str, supported: Sequence[str]) -> Field:
+    """Make a field that holds one of the `supported` names."""
 
     def check(value: object) -> str:
-        return pick(value, supported, later)
+        return pick(value, supported)
 
     return Field(name, meaning, f"one of {', '.join(supported)}", check, "text", tuple(supported))
 
@@ -106,13 +98,10 @@ def number(name: str, meaning: str, low: float = 0.0, *, above: bool = False) ->
     return Field(name, meaning, words, check, "number")
 
 
-def pick(value: object, supported: Sequence[str], later: Sequence[str] = ()) -> str:
+def pick(value: object, supported: Sequence[str]) -> str:
     """Return `value` if it is one of the supported names."""
-    if isinstance(value, str):
-        if value in supported:
-            return value
-        if value in later:
-            raise NotYet
+    if isinstance(value, str) and value in supported:
+        return value
     raise Unsuitable
 
 

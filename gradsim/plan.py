@@ -30,6 +30,14 @@ _BLOCK_SECONDS = 2.0
 _BLOCK_BYTES = 32 * 2**20
 #: Blocks held at once as the kernels made them: one being made, one waiting, one being joined for the file.
 _BLOCKS_IN_FLIGHT = 3
+# The speed of a GPU is not known here. For it to have enough to work on, a block has these chains at the least, and as
+# many as it would do in a few seconds if it were worth so many cores; its results may be larger.
+_GPU_CHAINS, _GPU_CORES, _GPU_BLOCK_SECONDS = 1024, 256, 4.0
+_GPU_BLOCK_BYTES = 128 * 2**20
+#: Blocks held at once: one being made, with what comes from the device and what it becomes, one waiting, one written.
+_GPU_BLOCKS_IN_FLIGHT = 5
+#: An array on its way to a GPU, which is copied there in pieces.
+_GPU_COPY_BYTES = 2**26
 
 # Rows a kernel records of each chain, float32 and one entry a layer, wanted or not; and of gates.
 _KERNEL_ROWS = 4
@@ -75,7 +83,7 @@ class CellPlan:
     bytes_result : int
         What one chain records.
     bytes_memory : int
-        Working memory of the kernel, per thread.
+        Working memory of the kernel, per thread; on a GPU, of each chain in flight.
     bytes_file : int
         Upper estimate of the cell's share of the result file.
     """
@@ -107,11 +115,11 @@ class Plan:
     blocks : tuple of Block
         In the order of cells and chains.
     bytes_memory : int
-        Memory the run needs beside the program itself.
+        Memory the run needs beside the program itself; that of a GPU is not counted.
     bytes_file : int
         Upper estimate of the result file's size.
     seconds : float
-        Expected time on `threads` cores, compilation apart.
+        Expected time on `threads` cores, compilation apart; for a GPU only a measure of the work (see `foretold`).
     """
 
     experiment: Experiment
@@ -122,6 +130,15 @@ class Plan:
     bytes_file: int
     seconds: float
 
+    @property
+    def foretold(self) -> bool:
+        """Whether the seconds are those to expect: how fast a GPU is shows once it has done a block."""
+        return self.experiment.device == "cpu"
+
+    def gpu_bytes(self, chains: int) -> int:
+        """Memory of a GPU that so many chains in flight take, of the cell that takes most."""
+        return max(min(chains, cell.block) * (cell.bytes_memory + _bytes_made(cell)) for cell in self.cells)
+
     def block_seconds(self, block: Block) -> float:
         """Return the expected time of one block in seconds."""
         return block.chains * self.cells[block.cell].nanoseconds * 1e-9 / self.threads
@@ -131,13 +148,14 @@ def plan(experiment: Experiment, threads: int = 1, available: int | None = None)
     """Cut an experiment into blocks and estimate what it takes.
 
     Blocks are multiples of 64 chains except a cell's last. With ``block = "auto"`` they take about two
-    seconds each and number at most 10,000 in all; a given number of chains is rounded up to a multiple of 64.
+    seconds each and number at most 10,000 in all; for a GPU they have a thousand chains at the least, unless these
+    record too much. A given number of chains is rounded up to a multiple of 64.
 
     Parameters
     ----------
     experiment : Experiment
     threads : int
-        Chains simulated at once.
+        Chains simulated at once; for a GPU, one thread feeds it.
     available : int, optional
         Bytes of memory to be had; by default what the system says.
 
@@ -146,6 +164,7 @@ def plan(experiment: Experiment, threads: int = 1, available: int | None = None)
     ExperimentError
         Where the run needs more memory than is available, or a block size makes too many blocks.
     """
+    threads = threads if experiment.device == "cpu" else 1
     cells = _cut(experiment, threads)
     blocks = [
         Block(index, start, min(start + cell.block, cell.chains))
@@ -188,6 +207,9 @@ def _auto_block(experiment: Experiment, chain: Chain, threads: int, growth: int)
     """Return the chains per block that keep its time and its results near their targets."""
     by_time = growth * _BLOCK_SECONDS * threads * 1e9 / nanoseconds(chain, experiment.dtype, experiment.method)
     by_size = growth * _BLOCK_BYTES / _bytes_result(experiment, chain)
+    if experiment.device == "cuda":
+        by_time = max(growth * _GPU_CHAINS, by_time / _BLOCK_SECONDS * _GPU_BLOCK_SECONDS * _GPU_CORES)
+        by_size *= _GPU_BLOCK_BYTES / _BLOCK_BYTES
     whole_cell = _round_up(experiment.chains)
     return max(LEAF, min(int(min(by_time, by_size, whole_cell)) // LEAF * LEAF, whole_cell))
 
@@ -230,16 +252,21 @@ def _bytes_result(experiment: Experiment, chain: Chain) -> int:
     return 4 * sum(length[QUANTITIES[name].axes[1]] for name in experiment.quantities_of(chain))
 
 
+def _bytes_made(cell: CellPlan) -> int:
+    """Return the bytes a kernel fills for one chain."""
+    return 4 * (_KERNEL_ROWS_GATED if cell.chain.gates > 1 else _KERNEL_ROWS) * (cell.chain.depth + 1)
+
+
 def _bytes_needed(experiment: Experiment, cell: CellPlan, threads: int) -> int:
     """Return the memory one cell needs: threads, blocks on their way to the file, and its summary."""
-    rows = _KERNEL_ROWS_GATED if cell.chain.gates > 1 else _KERNEL_ROWS
-    made = _BLOCKS_IN_FLIGHT * 4 * rows * (cell.chain.depth + 1)
+    on_gpu = experiment.device == "cuda"
+    made = (_GPU_BLOCKS_IN_FLIGHT if on_gpu else _BLOCKS_IN_FLIGHT) * _bytes_made(cell)
     blocks = min(cell.block, cell.chains) * (made + cell.bytes_result)
     kept = min(experiment.keep, cell.chains) if experiment.record == "summary" else cell.chains
     held = min(kept * cell.bytes_result, HELD_BYTES)
     levels = 1 + math.ceil(math.log2(1 + cell.chains / LEAF))
     summary = (levels * _NODE_BYTES + _SUMMARY_BYTES) * (cell.bytes_result // 4)
-    return threads * cell.bytes_memory + blocks + held + summary
+    return threads * cell.bytes_memory + on_gpu * _GPU_COPY_BYTES + blocks + held + summary
 
 
 def _check_memory(made: Plan, available: int | None) -> None:

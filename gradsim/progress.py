@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["BarProgress", "LineProgress", "Meter", "Progress", "duration"]
+__all__ = ["BarProgress", "LineProgress", "Meter", "Notices", "Progress", "duration"]
 
 LINE_INTERVAL_S = 30.0
-_COMPILING = "compiling kernels (once per version on this machine, about half a minute) ..."
+_HALF_A_MINUTE = "about half a minute"
 
 
 def duration(seconds: float) -> str:
@@ -44,15 +44,20 @@ class Meter:
         The time they are expected to take, in the plan's seconds. What the finished blocks took corrects it.
     clock : callable
         Monotonic time in seconds.
+    foretold : bool
+        Whether the plan's seconds are those of this machine; if not, they only say how much work is in a block.
     """
 
-    def __init__(self, chains: int, work: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, chains: int, work: float, clock: Callable[[], float] = time.monotonic, foretold: bool = True
+    ) -> None:
         self.total_chains = chains
         self.total_work = work
         self.chains = 0
         self.blocks = 0
         self.work = 0.0
         self._clock = clock
+        self._foretold = foretold
         self._started = clock()
         self._block_started = self._started
         self._paused_at: float | None = None
@@ -92,28 +97,32 @@ class Meter:
         return self.chains / elapsed if self.chains and elapsed > 0.0 else None
 
     @property
-    def seconds_left(self) -> float:
-        """Expected seconds to the end."""
-        return max(0.0, (self.total_work - self.work) * self._seconds_per_work())
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end; None when unknown."""
+        per_work = self._seconds_per_work()
+        return None if per_work is None else max(0.0, (self.total_work - self.work) * per_work)
 
     def block_seconds_left(self, work: float) -> float | None:
         """Expected seconds left of a block of this work, begun when the last one ended; None when unknown."""
-        if self._paused_at is not None:
+        per_work = self._seconds_per_work()
+        if self._paused_at is not None or per_work is None:
             return None
-        return max(0.0, work * self._seconds_per_work() - (self._clock() - self._block_started))
+        return max(0.0, work * per_work - (self._clock() - self._block_started))
 
-    def _seconds_per_work(self) -> float:
-        return (self._block_started - self._started) / self.work if self.work > 0.0 else 1.0
+    def _seconds_per_work(self) -> float | None:
+        if self.work > 0.0:
+            return (self._block_started - self._started) / self.work
+        return 1.0 if self._foretold else None
 
     def __str__(self) -> str:
         share = f"{self.chains:,} of {self.total_chains:,} chains"
         if self.total_chains:
             share += f" ({int(100 * self.chains / self.total_chains)} %)"
-        rate = self.rate
-        if rate is None:
+        rate, left = self.rate, self.seconds_left
+        if rate is None or left is None:
             return share
         per_second = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-        return f"{share}, {per_second} chains/s, {duration(self.seconds_left)} left"
+        return f"{share}, {per_second} chains/s, {duration(left)} left"
 
 
 class Progress:
@@ -123,16 +132,16 @@ class Progress:
         self.meter = Meter(0, 0.0)
         self._compiling = False
 
-    def begin(self, chains: int, work: float) -> None:
-        """The run begins: this many chains in all, of this expected cost."""
-        self.meter = Meter(chains, work)
+    def begin(self, chains: int, work: float, foretold: bool = True) -> None:
+        """The run begins: this many chains in all, of this expected cost (see `Meter`)."""
+        self.meter = Meter(chains, work, foretold=foretold)
 
     def preparing(self) -> None:
         """Kernels are being loaded or compiled: the clock of the rate stands still until `prepared`."""
         self.meter.pause()
 
-    def compiling(self) -> None:
-        """It turns out that they have to be compiled."""
+    def compiling(self, takes: str = _HALF_A_MINUTE) -> None:
+        """It turns out that they have to be compiled, and how long that takes."""
         self._compiling = True
 
     def prepared(self) -> None:
@@ -149,6 +158,9 @@ class Progress:
         """A block is finished."""
         self.meter.advance(chains, work)
 
+    def say(self, text: str) -> None:
+        """Something that whoever runs should know."""
+
     def end(self) -> None:
         """Nothing more will come."""
 
@@ -161,7 +173,30 @@ class Progress:
         self.end()
 
 
-class LineProgress(Progress):
+class Notices(Progress):
+    """Says what should be known, and nothing of how far the run is.
+
+    Parameters
+    ----------
+    stream : text file
+        Where it is said. A reader that has gone away, or a full disk, ends the notices, not the run.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream: TextIO | None = stream
+
+    def say(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._stream = None
+
+
+class LineProgress(Notices):
     """A timestamped line every 30 s, for logs and pipes.
 
     Parameters
@@ -177,37 +212,30 @@ class LineProgress(Progress):
     def __init__(
         self, stream: TextIO, interval: float = LINE_INTERVAL_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__()
-        self._stream: TextIO | None = stream
+        super().__init__(stream)
         self._interval = interval
         self._clock = clock
         self._last_line = clock()
 
-    def begin(self, chains: int, work: float) -> None:
-        self.meter = Meter(chains, work, self._clock)
+    def begin(self, chains: int, work: float, foretold: bool = True) -> None:
+        self.meter = Meter(chains, work, self._clock, foretold)
         self._last_line = self._clock()
 
-    def compiling(self) -> None:
+    def compiling(self, takes: str = _HALF_A_MINUTE) -> None:
         super().compiling()
-        self._write(_COMPILING)
+        self.say(_compiling_line(takes))
 
     def _compiled(self, seconds: float) -> None:
-        self._write(f"compiled in {duration(seconds)}")
+        self.say(f"compiled in {duration(seconds)}")
 
     def advance(self, chains: int, work: float) -> None:
         super().advance(chains, work)
         if self._clock() - self._last_line >= self._interval:
-            self._write(str(self.meter))
+            self.say(str(self.meter))
 
-    def _write(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._last_line = self._clock()
-        if self._stream is None:
-            return
-        try:
-            self._stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._stream = None
+        super().say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
 
 class BarProgress(Progress):
@@ -218,11 +246,11 @@ class BarProgress(Progress):
         self._bar: RichProgress | None = None
         self._task: Any = None
 
-    def begin(self, chains: int, work: float) -> None:
+    def begin(self, chains: int, work: float, foretold: bool = True) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-        super().begin(chains, work)
+        super().begin(chains, work, foretold)
         self._bar = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
@@ -233,15 +261,19 @@ class BarProgress(Progress):
         self._task = self._bar.add_task(str(self.meter), total=work or 1.0)
         self._bar.start()
 
-    def compiling(self) -> None:
+    def compiling(self, takes: str = _HALF_A_MINUTE) -> None:
         super().compiling()
         if self._bar is not None:
-            self._bar.update(self._task, description=_COMPILING)
+            self._bar.update(self._task, description=_compiling_line(takes))
 
     def _compiled(self, seconds: float) -> None:
+        self.say(f"compiled in {duration(seconds)}")
         if self._bar is not None:
-            self._bar.console.print(f"compiled in {duration(seconds)}")
             self._bar.update(self._task, description=str(self.meter))
+
+    def say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, chains: int, work: float) -> None:
         super().advance(chains, work)
@@ -252,3 +284,7 @@ class BarProgress(Progress):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _compiling_line(takes: str) -> str:
+    return f"compiling kernels (once per version on this machine, {takes}) ..."

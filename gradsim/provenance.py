@@ -24,7 +24,7 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def describe(threads: int, wall_seconds: float) -> dict[str, Any]:
+def describe(threads: int, wall_seconds: float, device: str = "cpu") -> dict[str, Any]:
     """The provenance of a run, ready for JSON.
 
     Parameters
@@ -33,6 +33,8 @@ def describe(threads: int, wall_seconds: float) -> dict[str, Any]:
         Threads that simulated.
     wall_seconds : float
         Seconds from the plan to the last block, compilation included.
+    device : str
+        "cuda": the GPU that was used, with its compute capability and the version of numba-cuda, too.
     """
     return {
         "gradsim": gradsim.__version__,
@@ -40,10 +42,17 @@ def describe(threads: int, wall_seconds: float) -> dict[str, Any]:
         **{name: _version(name) for name in _PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor_name(),
+        **(_gpu() if device == "cuda" else {}),
         "threads": threads,
         "git_revision": git_revision(Path(gradsim.__file__).resolve().parent.parent),
         "wall_seconds": round(wall_seconds, 3),
     }
+
+
+def _gpu() -> dict[str, str]:
+    from gradsim.kernels.cuda.device import describe as describe_gpu
+
+    return describe_gpu()
 
 
 def processor_name() -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gradsim.backends import LocalBackend
+    from gradsim.backends.cuda import CudaBackend
     from gradsim.results import Cell, Results
 
 __all__ = ["check_threads", "progress_on", "run", "simulate"]
@@ -76,6 +78,8 @@ def run(
         Where the file exists and neither `resume` nor `overwrite` is given.
     StorageError
         Where the folder is missing or not writable, or the disk is full.
+    DeviceError
+        With device "cuda", where there is no GPU that can be used, it fails, or a chain does not fit into its memory.
     RunInterrupted
         A `KeyboardInterrupt`, on SIGINT, SIGTERM or SIGHUP; nothing half-written is left.
     """
@@ -92,6 +96,7 @@ def run(
         return open_result(path)
     started = time.monotonic()
     made = plan(experiment, check_threads(threads))
+    _require(experiment.device)
     with (
         _shown(progress) as shown,
         Signals(lambda: _block_seconds_left(made, shown)) as signals,
@@ -99,7 +104,8 @@ def run(
     ):
         seconds = _simulate(made, writer.write, shown, signals)
         signals.keep_going()
-        writer.finish(describe(made.threads, time.monotonic() - started) | _described(seconds))
+        provenance = describe(made.threads, time.monotonic() - started, experiment.device)
+        writer.finish(provenance | _described(seconds))
         signals.check(complete=True)
     return open_result(path)
 
@@ -110,6 +116,7 @@ def simulate(
     seed: int = 0,
     *,
     method: str = "dense",
+    device: str = "cpu",
     dtype: str = "float32",
     quantities: Sequence[str] | None = None,
     streams: str = "independent",
@@ -127,6 +134,8 @@ def simulate(
         0 to 2^64 - 1.
     method : str
         "dense": every weight is drawn; "deferred": what matrices answer alone, with the same law (docs/deferred.md).
+    device : str
+        "cpu", or "cuda": the current GPU (docs/cuda.md).
     dtype : str
         "float32" or "float64", the arithmetic of the chain.
     quantities : sequence of str, optional
@@ -147,6 +156,8 @@ def simulate(
     ------
     ExperimentError
         For a value that is not allowed, or more than the memory holds.
+    DeviceError
+        As in `run`.
     RunInterrupted
         A `KeyboardInterrupt`, on SIGINT, SIGTERM or SIGHUP.
     """
@@ -158,9 +169,17 @@ def simulate(
             "a grid is an Experiment, which gradsim.run writes to a file"
         )
     experiment = Experiment(
-        chain=chain, chains=chains, seed=seed, method=method, dtype=dtype, quantities=quantities, streams=streams
+        chain=chain,
+        chains=chains,
+        seed=seed,
+        method=method,
+        device=device,
+        dtype=dtype,
+        quantities=quantities,
+        streams=streams,
     )
     made = plan(experiment, check_threads(threads))
+    _require(experiment.device)
     parts: list[Arrays] = []
 
     def keep(block: Block, arrays: Arrays) -> None:
@@ -197,10 +216,8 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
 
     Threads that are done with a cell begin with the next, so that its time is known to a piece of a block.
     """
-    from gradsim.backends import LocalBackend
-
-    backend = LocalBackend(made.threads)
-    progress.begin(sum(cell.chains for cell in made.cells), made.seconds)
+    backend = _backend_of(made, progress)
+    progress.begin(sum(cell.chains for cell in made.cells), made.seconds, made.foretold)
     # Neither loading the kernels nor compiling them counts in the rate; compiling takes long enough to be announced.
     progress.preparing()
     backend.prepare(made, progress.compiling)
@@ -224,6 +241,25 @@ def _simulate(made: Plan, take: Callable[[Block, Arrays], None], progress: Progr
     if missing:
         signals.check()
     return seconds
+
+
+def _require(device: str) -> None:
+    """Refuse a device that cannot be used, before anything is created."""
+    if device == "cuda":
+        from gradsim.kernels.cuda.device import require
+
+        require()
+
+
+def _backend_of(made: Plan, progress: Progress) -> LocalBackend | CudaBackend:
+    """Who executes the blocks of a plan; nothing of CUDA is imported unless it is asked for."""
+    if made.experiment.device == "cuda":
+        from gradsim.backends.cuda import CudaBackend
+
+        return CudaBackend(progress.say)
+    from gradsim.backends import LocalBackend
+
+    return LocalBackend(made.threads)
 
 
 def _described(seconds: list[float]) -> dict[str, list[float]]:

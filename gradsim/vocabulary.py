@@ -232,7 +232,7 @@ RUN_FIELDS: Final[dict[str, Field]] = {
     spec.name: spec
     for spec in (
         choice("method", "How a chain is simulated", ("dense", "deferred")),
-        choice("device", "Where it is simulated", ("cpu",), later=("cuda",)),
+        choice("device", "Where it is simulated", ("cpu", "cuda")),
         choice("dtype", "Arithmetic of the chain", ("float32", "float64")),
         choice("record", "Every chain, or moments of all and the first few", ("trajectories", "summary")),
         Field(

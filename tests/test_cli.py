@@ -356,7 +356,7 @@ BAD_USAGE = {
     ),
     "what brings a law that cannot be deferred": (("run", "--method", "deferred", "--kind", "lstm"), 'gain = "torch"'),
     "deferred, and too large": (("run", "--method", "deferred", "--width", "2000000000"), "of memory"),
-    "no CUDA yet": (("run", "--device", "cuda"), "device"),
+    "an unknown device": (("run", "--device", "tpu"), "cpu, cuda"),
     "too large": (("run", "--width", "2000000", "--kind", "recurrent"), "of memory"),
     "a grid too large": (("run", "--width", "1:200:200", "--depth", "1:200:200"), "40000 cells"),
     "no threads": (("run", "--threads", "0"), "threads = 0"),

@@ -228,7 +228,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     ("chains = 0", ["chains = 0"]),
     ("title = 3", ["title = 3"]),
     ('title = "a\\nb"', ["title", "one line"]),
-    ("[run]\ndevice = 'cuda'", ["run", 'device = "cuda"', "not supported", "cpu"]),
+    ("[run]\ndevice = 'tpu'", ["run", 'device = "tpu"', "cpu, cuda"]),
     ("[chain]\ninit = 'identity'\n[run]\nmethod = 'deferred'", ["run", 'init = "identity"', 'method = "dense"']),
     ("[run]\nmethod = 'exact'", ["run", 'method = "exact"', "dense, deferred"]),
     ("[run]\ndtpye = 'x'", ["run", "dtpye", 'did you mean "dtype"']),

@@ -139,7 +139,7 @@ def test_flags(name: str, text: str | list[str], value: object) -> None:
         ("profile", "784", ["--profile", "profile = [784]"]),
         ("seed", "1,2", ["--seed", 'seed = "1,2"']),
         ("seed", "18446744073709551616", ["--seed", "18446744073709551615"]),
-        ("device", "cuda", ["--device", '"cuda"', "not supported"]),
+        ("device", "tpu", ["--device", '"tpu"', "cpu, cuda"]),
         ("method", "sparse", ["--method", "dense, deferred"]),
         ("quantities", "lyapunov", ["--quantities", "log_grad_norm among them"]),
         ("widht", "3", ["--widht", 'did you mean "width"']),

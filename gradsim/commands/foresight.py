@@ -10,7 +10,7 @@ from pathlib import Path
 from gradsim.combinations import ROTATION_INVARIANT, can_be_deferred
 from gradsim.experiment import Experiment
 from gradsim.memory import format_bytes
-from gradsim.plan import plan
+from gradsim.plan import Plan, plan
 from gradsim.progress import duration
 from gradsim.runner import check_threads
 from gradsim.store import is_complete
@@ -44,8 +44,9 @@ def forecast(experiment: Experiment, path: Path, *, resume: bool, overwrite: boo
         ("method", _methods(experiment, made.threads)),
         ("blocks", f"{len(made.blocks):,}"),
         ("memory", format_bytes(made.bytes_memory)),
+        *((("device", _on_device(made)),) if experiment.device == "cuda" else ()),
         ("file", f"at most {format_bytes(made.bytes_file)}"),
-        ("time", f"{_about(made.seconds)} on {counted(made.threads, 'thread')}, compilation apart"),
+        ("time", _time(made)),
     )
     return "\n".join(f"{heading:<8}{text}" for heading, text in rows)
 
@@ -57,7 +58,26 @@ def _methods(experiment: Experiment, threads: int) -> str:
         return f"{experiment.method}; deferred is for {' and '.join(ROTATION_INVARIANT)} weights alone"
     document = json.loads(experiment.to_json())
     made = plan(Experiment.from_dict(document, {"method": other}), threads, available=_NO_LIMIT)
+    if experiment.device == "cuda":
+        return f"{experiment.method}; {other} would take {_of_device(made, 1)} a chain"
     return f"{experiment.method}; {other} would take {_about(made.seconds)} and {format_bytes(made.bytes_memory)}"
+
+
+def _on_device(made: Plan) -> str:
+    """What a GPU would have to hold."""
+    most = max(min(cell.block, cell.chains) for cell in made.cells)
+    whole = f"{format_bytes(made.gpu_bytes(most))} for the {counted(most, 'chain')} of a block"
+    return f"cuda; {_of_device(made, 1)} a chain in flight, {whole}, or as many as fit"
+
+
+def _of_device(made: Plan, chains: int) -> str:
+    return f"{format_bytes(made.gpu_bytes(chains))} of the GPU's memory"
+
+
+def _time(made: Plan) -> str:
+    if not made.foretold:
+        return "unknown before the first block: how fast the GPU is shows then"
+    return f"{_about(made.seconds)} on {counted(made.threads, 'thread')}, compilation apart"
 
 
 def _about(seconds: float) -> str:

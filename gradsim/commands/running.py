@@ -29,7 +29,9 @@ __all__ = ["run_command"]
 @click.option("-o", "--output", metavar="FILE.h5", help="Result file; NAME.h5 in this folder if not given.")
 @click.option("--resume", is_flag=True, help="Go on with what is there; nothing to do if it is complete.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, once this run is complete.")
-@click.option("--threads", type=int, metavar="N", help="Threads; all processors this process may use if not given.")
+@click.option(
+    "--threads", type=int, metavar="N", help="Threads; all processors this process may use if not given. Not for cuda."
+)
 @click.option("--progress/--no-progress", default=None, help="Show progress on standard error, or do not.")
 @click.option("--quiet", is_flag=True, help="No table and no messages, unless something is wrong.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, or what is in its way; write nothing.")
@@ -86,11 +88,11 @@ def _run(
     quiet: bool,
 ) -> Results:
     from gradsim import runner
-    from gradsim.progress import duration
+    from gradsim.progress import Notices, duration
 
     begun = time.monotonic()
     there = resume and os.path.lexists(path)
-    shown = runner.progress_on(sys.stderr) if show else False
+    shown = runner.progress_on(sys.stderr) if show else not quiet and Notices(sys.stderr)
     results = runner.run(experiment, path, resume=resume, overwrite=overwrite, threads=threads, progress=shown)
     if there and not quiet:
         note(f"{path}: complete already, nothing was run")

@@ -237,7 +237,7 @@ def _origin(document: Document) -> str:
 
 
 def _machine(provenance: Document) -> str:
-    facts = [provenance.get("processor")]
+    facts = [provenance.get("gpu"), provenance.get("processor")]
     threads = provenance.get("threads")
     if threads is not None:
         facts.append(counted(threads, "thread"))

@@ -57,8 +57,8 @@ VALUES = {
     ),
 }
 
-# Held to an oracle of its own, whatever the fields: `test_deferred_every_field`.
-HELD_ELSEWHERE = {"method": ("deferred",)}
+# Held to an oracle of their own, whatever the fields: `test_deferred_every_field`, and the tests of the GPU's kernels.
+HELD_ELSEWHERE = {"method": ("deferred",), "device": ("cuda",)}
 
 SHAPE = ("depth", "width", "profile")
 SHAPES = (

@@ -73,7 +73,7 @@ class TestHealing:
 
     def test_numba_alone_does_not_heal(self, cache, monkeypatch):
         """Control: what `kernel` adds is needed."""
-        monkeypatch.setattr(compiling, "_heal", lambda dispatcher: None)
+        monkeypatch.setattr(compiling, "heal", lambda dispatcher: None)
         use(expected_hits=0)
         for path in cache.rglob("*.nbc"):
             truncate(path)

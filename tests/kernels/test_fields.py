@@ -76,7 +76,7 @@ def test_the_table_holds_every_name():
     [
         (CHAIN_FIELDS, fields.choice("activation", "", (*CHAIN_FIELDS["activation"].supported, "mish"))),
         (CHAIN_FIELDS, fields.number("momentum", "")),
-        (RUN_FIELDS, fields.choice("device", "", ("cpu", "cuda"))),
+        (RUN_FIELDS, fields.choice("device", "", ("cpu", "cuda", "tpu"))),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -1,4 +1,4 @@
-"""Who executes a block: here, threads of this process.
+"""Blocks on threads of this process.
 
 Kernels release the interpreter's lock, so threads that each take a piece of a block scale without a threading layer of
 Numba's, and a chain's numbers cannot depend on how many there are.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.float32]]
 
-__all__ = ["LocalBackend"]
+__all__ = ["LocalBackend", "shrunk"]
 
 #: What a piece should take: long against handing it over, short against a block, so that threads end together.
 PIECE_SECONDS = 0.25
@@ -148,7 +148,7 @@ def _smallest_of_each_kind(cells: Iterable[Chain]) -> Iterable[Chain]:
     found: dict[tuple[object, ...], Chain] = {}
     for chain in cells:
         found.setdefault(_features(chain), chain)
-    return [_shrunk(chain) for chain in found.values()]
+    return [shrunk(chain, PREPARED_WIDTH) for chain in found.values()]
 
 
 def _features(chain: Chain) -> tuple[object, ...]:
@@ -175,13 +175,13 @@ def _features(chain: Chain) -> tuple[object, ...]:
     return (*named, *(value != 0 for value in used), *sizes)
 
 
-def _shrunk(chain: Chain) -> Chain:
+def shrunk(chain: Chain, widest: int) -> Chain:
     """The chain with little to draw."""
     shape: dict[str, Any]
     if chain.profile is None:
-        shape = {"width": min(chain.widths[0], PREPARED_WIDTH), "depth": min(chain.depth, 2)}
+        shape = {"width": min(chain.widths[0], widest), "depth": min(chain.depth, 2)}
     else:
-        shape = {"profile": [min(width, PREPARED_WIDTH) for width in chain.profile]}
+        shape = {"profile": [min(width, widest) for width in chain.profile]}
     return chain.replace(**shape, batch=min(chain.batch, 3), probes=min(chain.probes, 2))
 
 
