@@ -88,11 +88,14 @@ def unusable() -> str | None:
 
 
 def disagreements(case: Case) -> list[str]:
-    """Where the GPU's chains are not the CPU's, for the case's chain, cut to a size that both do at once."""
+    """Where the GPU's chains are not the CPU's: the case's chain, cut in depth, all that it records, in two waves."""
     small = case.chain.replace(width=min(case.width, CHECKED_WIDTH), depth=CHECKED_DEPTH)
     problems = []
     for dtype in ("float64", "float32"):
-        found, wanted = (engine(small, case, dtype, on).run(0, CHECKED_CHAINS) for on in ("cuda", "cpu"))
+        found, wanted = (
+            engine(small, case, dtype, on, small.quantities, CHECKED_CHAINS - 1).run(0, CHECKED_CHAINS)
+            for on in ("cuda", "cpu")
+        )
         for name in wanted:
             problems += difference(f"{case.name}, {dtype}, {name}", found[name], wanted[name], tolerance(small, dtype))
     return problems
@@ -114,15 +117,23 @@ def difference(what: str, found: Any, wanted: Any, most: float) -> list[str]:
     return [f"{what}: {worst:.2e} apart, {most:.2e} allowed"] if worst > most else []
 
 
-def engine(chain: Chain, case: Case, dtype: str = "float32", on: str = "cuda") -> Any:
-    """The engine of a case for a chain."""
+def engine(
+    chain: Chain,
+    case: Case,
+    dtype: str = "float32",
+    on: str = "cuda",
+    quantities: tuple[str, ...] | None = None,
+    slots: int | None = None,
+) -> Any:
+    """The engine of a case for a chain; of a GPU with so many chains in flight at the most."""
+    recorded = case.quantities if quantities is None else quantities
     if on == "cpu":
         from gradsim.kernels.cpu import Engine as Cpu
 
-        return Cpu(chain, 0, dtype, case.quantities, method=case.method)
+        return Cpu(chain, 0, dtype, recorded, method=case.method)
     from gradsim.kernels.cuda.engine import Engine
 
-    return Engine(chain, 0, dtype, case.quantities, method=case.method)
+    return Engine(chain, 0, dtype, recorded, method=case.method, say=print, slots=slots)
 
 
 def measure(case: Case, quick: bool) -> dict[str, Any]:

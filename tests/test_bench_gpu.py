@@ -332,8 +332,8 @@ def test_cases_are_checked_against_the_cpu(monkeypatch):
     """With the CPU's engine in the GPU's place nothing differs; with another seed's chains everything does."""
     from gradsim.kernels.cpu import Engine
 
-    def engine(chain, case, dtype="float32", on="cuda", seed=0):
-        return Engine(chain, seed if on == "cuda" else 0, dtype, case.quantities, method=case.method)
+    def engine(chain, case, dtype, on, quantities, slots, seed=0):
+        return Engine(chain, seed if on == "cuda" else 0, dtype, quantities, method=case.method)
 
     monkeypatch.setattr(gpu, "engine", engine)
     cases = [case for case in CASES if case.name in ("linear n=256", "deferred relu n=256")]
@@ -342,7 +342,7 @@ def test_cases_are_checked_against_the_cpu(monkeypatch):
         assert gpu.disagreements(case) == [], case.name
     monkeypatch.setattr(gpu, "engine", lambda *given, **named: engine(*given, **named, seed=1))
     for case in cases:
-        assert len(gpu.disagreements(case)) == 2 * len(case.quantities), case.name
+        assert len(gpu.disagreements(case)) == 2 * len(case.chain.quantities), case.name
 
 
 def test_turns_pair_each_repetition_with_ours():

@@ -8,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-#: Python's functions, with the integers of NumPy where they take none but Python's.
-math = SimpleNamespace(**vars(python_math) | {"ldexp": lambda x, e: python_math.ldexp(x, int(e))})
+
+def _ldexp(x: Any, e: Any) -> float:
+    """x 2^e, also for the integers of NumPy, which Python's function does not take."""
+    return python_math.ldexp(x, int(e))
+
+
+def _log(x: Any) -> float:
+    """ln x; of 0 as compiled code has it."""
+    return python_math.log(x) if x != 0 else -python_math.inf
+
+
+#: Python's functions where they do as compiled code does.
+math = SimpleNamespace(**vars(python_math) | {"ldexp": _ldexp, "log": _log})
 
 
 class Cuda:

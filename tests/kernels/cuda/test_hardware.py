@@ -17,8 +17,8 @@ import gradsim
 from gradsim import Chain
 from tests.kernels.cuda import cases, golden_words
 from tests.kernels.cuda.agreement import bound, by_cpu, quantities_of, wrong
+from tests.kernels.cuda.background import ROOT
 from tests.kernels.cuda.cases import case
-from tests.kernels.cuda.conftest import ROOT
 
 REQUIRED = "GRADSIM_REQUIRE_GPU"
 ALPHA = 1e-6
