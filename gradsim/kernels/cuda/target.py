@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from types import CellType, FunctionType, ModuleType
 from typing import Any
@@ -127,7 +127,8 @@ class Translation:
                 return self._remember(value, self._function(value.kernel.py_func, False))
             return self._remember(value, self._without_first(self.value(value.kernel), value.kernel))
         if hasattr(value, "py_func"):
-            inlined = value.targetoptions.get("inline") == "always" or "advance" in value.py_func.__name__
+            # Parts belong to what calls them; and an engine is the kernel itself.
+            inlined = value.targetoptions.get("inline") == "always" or value.py_func.__name__.startswith("advance")
             return self._remember(value, self._function(value.py_func, not inlined))
         if isinstance(value, FunctionType) and value.__module__.startswith(_PACKAGE):
             return self._remember(value, self._function(value, False))
@@ -206,8 +207,3 @@ def written(text: str, **names: Any) -> FunctionType:
 def compiled(function: FunctionType) -> Any:
     """A function of the device; under the simulator, Python's own."""
     return function if SIMULATED else cuda.jit(device=True)(function)
-
-
-def kernel(function: Callable[..., Any]) -> Any:
-    """What can be launched."""
-    return cuda.jit(function)

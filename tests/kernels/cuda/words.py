@@ -72,7 +72,7 @@ def kernels():
             out[0], out[1], out[2], out[3] = layer_key(cell[0], cell[1], cell[2], cell[3], chain, layer, purpose)
 
     made = {"rows": draw_rows, "forward": draw_forward, "backward": draw_backward, "derive": derive}
-    return {name: target.kernel(function) for name, function in made.items()}
+    return {name: cuda.jit(function) for name, function in made.items()}
 
 
 def drawn():
