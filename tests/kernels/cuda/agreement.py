@@ -53,12 +53,16 @@ def wrong(found, case, stored=False):
     Infinities and NaN are where they are expected and nowhere else. `stored`: the results were rounded to float32.
     """
     assert set(found) == set(quantities_of(case))
-    faults = []
+    faults, expected = [], exact(case)
     for name, values in by_cpu(case).items():
-        # What both were rounded to.
-        allowed = 2 * bound(case, values) + (1 + stored) * compare.stored(values)
+        # Either may be so far from the oracle; the CPU further where a deferred chain, whose matrices are not those of
+        # the dense one, has a worse condition than it. The kernel is held to the oracle below all the same.
+        with np.errstate(invalid="ignore"):
+            of_cpu = np.abs(values - expected[name])
+        further = np.maximum(bound(case, values), np.where(np.isfinite(of_cpu), of_cpu, 0.0))
+        allowed = bound(case, values) + further + (1 + stored) * compare.stored(values)
         faults += faults_of("cpu", name, found[name], values, allowed)
-    for name, values in exact(case).items():
+    for name, values in expected.items():
         if case.dtype == "float64" or np.isfinite(values).all():
             allowed = bound(case, values) + stored * compare.stored(values)
             faults += faults_of("oracle", name, found[name], values, allowed)
