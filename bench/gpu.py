@@ -26,6 +26,7 @@ import numpy as np
 
 from bench import gpu_compile, gpu_counts, gpu_peers, gpu_time, law_check
 from bench.gpu_cases import CASES, Case
+from bench.law_check import at_input
 from gradsim.chain import Chain
 from gradsim.errors import DeviceError
 from gradsim.provenance import describe
@@ -225,23 +226,10 @@ def tf32() -> Iterator[None]:
 
 def law_tests(case: Case, own: Timing, timings: Mapping[str, Timing]) -> list[law_check.LawTest]:
     """Mean and variance of ln||g_0|| of each side: against the exact law, or a peer against ours."""
-    law = find(case.chain)
     ours = at_input(own.results)
     samples = {name: at_input(timing.results) for name, timing in timings.items()}
     samples = {name: sample for name, sample in samples.items() if sample.size > 1}
-    tests: list[law_check.LawTest] = []
-    if law is not None and law.validity == "exact":
-        for name, sample in {"gradsim": ours, **samples}.items():
-            tests += law_check.against_law(name, sample, law)
-    else:
-        for name, sample in samples.items():
-            tests += law_check.against_each_other(name, sample, ours)
-    return tests
-
-
-def at_input(results: Sequence[Any]) -> Any:
-    """ln||g_0|| of all chains of all repetitions."""
-    return np.concatenate([np.asarray(logs)[:, 0] for logs in results])
+    return law_check.of_all(find(case.chain), ours, samples)
 
 
 def counts_of(path: Path | None) -> dict[str, gpu_counts.Count]:

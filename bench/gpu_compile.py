@@ -17,8 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from gradsim.chain import Chain
 
 #: Compute capability of the H100 and the H200.
@@ -145,21 +143,9 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def kernel_ptx(dtype: str, chain: Chain, method: str) -> str:
     """PTX of the kernel of a kind of chain, with the types that `kernels.cuda.engine` launches it with."""
-    import numba
-    from numba.cuda import types
-
     from gradsim.kernels import cpu
     from gradsim.kernels.cuda import engine, launch
     from gradsim.kernels.cuda.features import left_out
 
     one = cpu.kernel_of(chain, method)[1](chain, ("log_grad_norm", "log_weight_grad_norm"), dtype, method)
-    parts = one._asdict() | {"key": np.zeros(1, np.uint32)}
-    if "links" in parts:
-        parts["links"] = np.zeros(1, np.int64)
-    arrays = (np.asarray(part) for part in parts.values())
-    array = types.Array
-    pile = types.NamedTuple([array(numba.from_dtype(a.dtype), a.ndim + 1, "C") for a in arrays], type(one))
-    number, real = types.int64, types.float32
-    places = (pile, array(types.uint32, 1, "C"), number, array(real, 4, "C"), array(real, 3, "C"))
-    signature = types.void(*places, number, array(number, 1, "C"))
-    return ptx_of(launch.source(engine.kind_of(chain, method), dtype, left_out(one)), signature)
+    return ptx_of(launch.source(engine.kind_of(chain, method), dtype, left_out(one)), launch.signature(one))

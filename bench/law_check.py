@@ -7,8 +7,9 @@ over all tests of a run (Bonferroni), so that a run in which every side is right
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,3 +92,29 @@ def against_each_other(who: str, sample: Sample, ours: Sample) -> list[LawTest]:
 def failures(tests: list[LawTest], alpha: float = ALPHA) -> list[LawTest]:
     """The tests that fail at level `alpha` shared out over all of them."""
     return [test for test in tests if not test.p > alpha / len(tests)]
+
+
+def at_input(results: Sequence[Any]) -> Any:
+    """ln||g_0|| of all chains of all repetitions."""
+    return np.concatenate([np.asarray(logs)[:, 0] for logs in results])
+
+
+def of_all(law: Law | None, ours: Sample, samples: Mapping[str, Sample]) -> list[LawTest]:
+    """Mean and variance of ln||g_0|| of each side: against the exact law, or a peer against ours.
+
+    Parameters
+    ----------
+    law : Law or None
+        What is known of the chains.
+    ours : array, shape (n,)
+    samples : dict of arrays
+        Those of the peers, by name.
+    """
+    tests: list[LawTest] = []
+    if law is not None and law.validity == "exact":
+        for name, sample in {"gradsim": ours, **samples}.items():
+            tests += against_law(name, sample, law)
+    else:
+        for name, sample in samples.items():
+            tests += against_each_other(name, sample, ours)
+    return tests

@@ -18,10 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench import law_check, peer_batch, peer_numpy
 from bench.cases import CASES, HANDICAP, LINEAR, LSTM, NORMED, Case, Make, Target
+from bench.law_check import at_input
 from bench.one_thread import MOST_PROCESSORS, Processors, one_processor
 from gradsim import microbench
 from gradsim.microbench import floor_work, our_work
@@ -128,22 +127,9 @@ def ours_on(case: Case, chains: int) -> Work:
 
 def law_tests(case: Case, own: Timing, timings: Mapping[str, Timing]) -> list[law_check.LawTest]:
     """Mean and variance of ln||g_0|| of each side: against the exact law, or a peer against ours."""
-    law = find(case.chain)
     samples = {name: at_input(timing.results) for name, timing in timings.items() if name not in (FLOOR, REFERENCE)}
     ours = at_input(own.results)
-    tests: list[law_check.LawTest] = []
-    if law is not None and law.validity == "exact":
-        for name, sample in {"gradsim": ours, **samples}.items():
-            tests += law_check.against_law(name, sample, law)
-    else:
-        for name, sample in samples.items():
-            tests += law_check.against_each_other(name, sample, ours)
-    return tests
-
-
-def at_input(results: Sequence[Any]) -> Any:
-    """ln||g_0|| of all chains of all repetitions."""
-    return np.concatenate([np.asarray(logs)[:, 0] for logs in results])
+    return law_check.of_all(find(case.chain), ours, samples)
 
 
 def summarise(measured: Sequence[dict[str, Any]], processors: float, quick: bool) -> dict[str, Any]:

@@ -192,12 +192,8 @@ class _Pile:
     def __init__(self, one: Any, slots: int, rows: int, chain: Chain) -> None:
         self.slots = slots
         self._progress = np.asarray(one.progress)
-        parts = one._asdict() | {"key": np.zeros(1, np.uint32)}
-        if "links" in parts:
-            parts["links"] = np.zeros(1, np.int64)
-        self.arrays = type(one)(
-            **{name: device.repeated(np.asarray(part), 1 if name == "spec" else slots) for name, part in parts.items()}
-        )
+        parts = launch.parts_of(one).items()
+        self.arrays = type(one)(**{name: device.repeated(part, 1 if name == "spec" else slots) for name, part in parts})
         self.out = device.zeros((slots, rows, 1, chain.depth + 1), np.float32)
         self.spectra = device.zeros((slots, 1, chain.probes), np.float32)
         self.left = device.zeros((slots,), np.int64)

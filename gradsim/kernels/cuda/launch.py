@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numba import cuda
+from numpy.typing import NDArray
 
 from gradsim.kernels import dense, directions, gated, gated_layout, layout
 
@@ -69,6 +71,24 @@ def source(kind: Kind, dtype: str, left_out: frozenset[str] = frozenset()) -> An
         advance=of.value(kind.advance),
         first=of.value(intrinsics.first),
     )
+
+
+def parts_of(one: Any) -> dict[str, NDArray[Any]]:
+    """The arrays of a chain's memory by name; of what only the CPU or each thread for itself has, the type alone."""
+    own = {"key": np.zeros(1, np.uint32), "links": np.zeros(1, np.int64)}
+    return {name: np.asarray(own.get(name, part)) for name, part in one._asdict().items()}
+
+
+def signature(one: Any) -> Any:
+    """The types of the kernel's arguments (see `source`) for chains with this memory."""
+    # The simulator has no types.
+    from numba.cuda import types
+
+    array, number, real = types.Array, types.int64, types.float32
+    parts = parts_of(one).values()
+    pile = types.NamedTuple([array(numba.from_dtype(a.dtype), a.ndim + 1, "C") for a in parts], type(one))
+    places = (pile, array(types.uint32, 1, "C"), number, array(real, 4, "C"), array(real, 3, "C"))
+    return types.void(*places, number, array(number, 1, "C"))
 
 
 @cache

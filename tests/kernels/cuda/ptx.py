@@ -13,8 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
-
 NAMES, CAPABILITIES = ("directions", "gated", "dense"), ("80", "90")
 #: What CI compiles, by dtype; the rest is behind a marker.
 IN_CI = {
@@ -82,23 +80,6 @@ def memory(name, dtype):
     return cpu.kernel_of(chain, method)[1](chain, ("log_grad_norm",), dtype, method)
 
 
-def signature(one):
-    """The types of the arguments of the kernel of chains with this memory (`launch.source`)."""
-    import numba
-    from numba.cuda import types
-
-    parts = one._asdict() | {"key": np.zeros(1, np.uint32)}
-    if "links" in parts:
-        parts["links"] = np.zeros(1, np.int64)
-
-    def array(of, rank):
-        return types.Array(of, rank, "C")
-
-    each = (array(numba.from_dtype(np.asarray(part).dtype), np.ndim(part) + 1) for part in parts.values())
-    pile, long, single = types.NamedTuple(tuple(each), type(one)), types.int64, types.float32
-    return types.void(pile, array(types.uint32, 1), long, array(single, 4), array(single, 3), long, array(long, 1))
-
-
 def compiled(name, dtype, capability):
     """PTX of a kernel."""
     from numba import cuda
@@ -113,7 +94,7 @@ def compiled(name, dtype, capability):
     # Device functions are compiled for the device at hand: here there is none.
     device = SimpleNamespace(compute_capability=capability)
     with mock.patch.object(dispatcher, "get_current_device", lambda: device):
-        return cuda.compile_ptx(launch.source(kind, dtype, left_out), signature(one), cc=capability)[0]
+        return cuda.compile_ptx(launch.source(kind, dtype, left_out), launch.signature(one), cc=capability)[0]
 
 
 def main(folder, *wanted):
